@@ -1,0 +1,1 @@
+"""The embedded model's own training: images -> autoencoder -> latents -> text-conditional diffusion."""
