@@ -1,0 +1,59 @@
+# `make help` lists the targets: a target's line ends in its description after "##".
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+TORCH := $(shell sed -n 's/^\(torch==[^ ]*\).*/\1/p' constraints.txt)
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow lint format bench results pretrain gpu clean
+
+help:  ## list the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(STAMP)  ## create .venv with the tested versions (PYTHON=python3.12 picks another interpreter)
+
+# torch comes first and alone, exactly as pinned: the index then decides between CPU and CUDA build.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --editable ".[dev]" --constraint constraints.txt
+	touch $(STAMP)
+
+demo: install  ## fit, match, segment, score and draw on the embedded model (outputs/demo, minutes on 2 cores)
+	$(BIN)/python eval.py task=samples experiment=demo
+	$(BIN)/python eval.py task=correspondence experiment=demo
+	$(BIN)/python eval.py task=segmentation experiment=demo
+
+test: install  ## run the tests (seconds to a few minutes)
+	$(BIN)/python -m pytest
+
+test-slow: install  ## run the tests that take minutes each
+	$(BIN)/python -m pytest -m slow
+
+lint: install  ## ruff (lint and format) and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install  ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: install  ## measure the speed of the fast paths against the plain one
+	$(BIN)/python benchmarks/run.py
+
+results: install  ## score the whole test list and the segmentation split for three seeds
+	$(BIN)/python eval.py task=correspondence experiment=partworld
+	$(BIN)/python eval.py task=segmentation experiment=partworld
+	mkdir -p docs/results && cp outputs/partworld/metrics.json docs/results/partworld.json
+
+pretrain: install  ## train the embedded model anew (hours on a CPU)
+	$(BIN)/python train.py experiment=pretrain_tiny
+
+gpu: install  ## everything that still waits for a GPU, in one go
+	$(BIN)/python train.py experiment=pretrain_gpu
+
+clean:  ## remove caches and build products (keeps .venv and outputs)
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
