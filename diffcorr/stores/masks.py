@@ -1,0 +1,118 @@
+"""Segmentation masks on disk, one 16-bit PNG each: any image viewer opens them, any tool scores them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+from urllib.parse import quote, unquote
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
+
+from diffcorr.errors import StoreError
+from diffcorr.stores.files import writable_folder, write_atomic
+
+NO_SEGMENT = 65535
+"""The pixel value that stands for segment -1 (no segment) in the files."""
+
+
+class MaskStore:
+    """Masks by (method, seed, image id), in ``folder/<method>/seed<seed>/<image id>.png``.
+
+    Args:
+        folder: where the masks lie; created where missing.
+        on_duplicate: what adding a mask that is there already means: ``"error"`` refuses it,
+            ``"replace"`` lets the last one win.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+
+    def __init__(
+        self, folder: str | os.PathLike[str], on_duplicate: Literal["error", "replace"] = "error"
+    ) -> None:
+        self.folder = writable_folder(folder)
+        self.on_duplicate = on_duplicate
+
+    def add(
+        self, image_id: str, method: str, mask: npt.ArrayLike, seed: int = 0, config_hash: str = ""
+    ) -> None:
+        """Keep one mask.
+
+        Args:
+            image_id: identity of the image.
+            method: name of the method.
+            mask: (H, W) integers, segment ids 0..65534, or -1 for no segment.
+            seed: seed of the run.
+            config_hash: identity of the method's configuration, kept inside the file.
+
+        Raises:
+            StoreError: the mask is no (H, W) array of such integers, or is there already.
+        """
+        array = np.asarray(mask)
+        if array.ndim != 2 or not np.issubdtype(array.dtype, np.integer):
+            raise StoreError(f"expected a mask (H, W) of integers, found {array.dtype} {array.shape}")
+        if array.size and not (array.min() >= -1 and array.max() < NO_SEGMENT):
+            raise StoreError(
+                f"expected segment ids -1..{NO_SEGMENT - 1}, found {array.min()}..{array.max()}: "
+                "renumber them"
+            )
+        path = self._path(image_id, method, seed)
+        if self.on_duplicate == "error" and path.exists():
+            raise StoreError(
+                f"expected each mask once, found {str(path)!r}: choose another folder, "
+                'or on_duplicate="replace"'
+            )
+        writable_folder(path.parent)
+        image = Image.fromarray(np.where(array < 0, NO_SEGMENT, array).astype(np.uint16))
+        text = PngImagePlugin.PngInfo()
+        text.add_text("config_hash", config_hash)
+        write_atomic(path, lambda to: image.save(to, format="PNG", pnginfo=text))
+
+    def get(
+        self, image_id: str, method: str, seed: int = 0, config_hash: str | None = None
+    ) -> npt.NDArray[np.int64] | None:
+        """The mask, (H, W) int64 with -1 for no segment, or ``None`` when it is not stored.
+
+        Raises:
+            StoreError: the file is damaged, or ``config_hash`` is given and the mask was made by
+                another configuration.
+        """
+        path = self._path(image_id, method, seed)
+        if not path.exists():
+            return None
+        try:
+            with Image.open(path) as image:
+                found = image.info.get("config_hash", "")
+                array = np.asarray(image).astype(np.int64)
+        except (UnidentifiedImageError, OSError, SyntaxError) as error:
+            raise StoreError(
+                f"expected a mask, found {str(path)!r} damaged: delete that file and predict again"
+            ) from error
+        if config_hash is not None and found != config_hash:
+            raise StoreError(
+                f"expected a mask of configuration {config_hash!r}, found one of {found!r} in {str(path)!r}: "
+                "choose another folder, or delete the old masks"
+            )
+        return np.where(array == NO_SEGMENT, -1, array)
+
+    def config_hash(self, image_id: str, method: str, seed: int = 0) -> str | None:
+        """Identity of the configuration that made the mask, or ``None`` when no readable mask is stored."""
+        try:
+            with Image.open(self._path(image_id, method, seed)) as image:
+                return str(image.info.get("config_hash", ""))
+        except (UnidentifiedImageError, OSError, SyntaxError):
+            return None
+
+    def image_ids(self, method: str, seed: int = 0) -> list[str]:
+        """The images that have a mask of this method and seed, sorted."""
+        folder = self._path("x", method, seed).parent
+        return sorted(unquote(path.stem) for path in folder.glob("[!.]*.png"))
+
+    def _path(self, image_id: str, method: str, seed: int) -> Path:
+        # Ids may hold slashes and colons; quoted, they are one plain file name on every system. A
+        # leading dot, which `quote` leaves, would hide the file.
+        name = quote(image_id, safe="").replace(".", "%2E")
+        return self.folder / quote(method, safe="") / f"seed{int(seed)}" / f"{name}.png"

@@ -1,0 +1,35 @@
+from pathlib import Path
+
+import pytest
+
+from diffcorr.errors import StoreError
+from diffcorr.stores.files import unique_name, writable_folder, write_atomic
+
+
+def test_a_write_that_fails_half_way_leaves_the_old_content(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def half(to: Path) -> None:
+        to.write_text("ne")
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_atomic(path, half)
+    assert path.read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_write_into_a_folder_that_is_gone_is_a_store_error(tmp_path):
+    with pytest.raises(StoreError):
+        write_atomic(tmp_path / "gone" / "file", lambda to: to.write_text("new"))
+
+
+def test_a_probed_folder_is_left_empty(tmp_path):
+    assert list(writable_folder(tmp_path / "a" / "b").iterdir()) == []
+
+
+def test_names_sort_by_time_and_never_repeat():
+    names = [unique_name() for _ in range(200)]
+    assert len(set(names)) == 200
+    assert [name[:20] for name in names] == sorted(name[:20] for name in names)

@@ -1,0 +1,125 @@
+"""Stored predictions read back by parquet itself, and duplicates that never pass in silence."""
+
+import subprocess
+import sys
+
+import pyarrow.parquet as pq
+import pytest
+
+from diffcorr.errors import StoreError
+from diffcorr.stores import PredictionStore
+from diffcorr.types import PointPrediction
+
+
+def prediction(pair: int, keypoint: str = "eye", x: float = 1.5) -> PointPrediction:
+    layers = {"up.1": (x + 1, 2.0), "up.2": (x + 2, 3.0)}
+    return PointPrediction(f"pair/{pair}", keypoint, f"set/image{pair}/{keypoint}", x, 0.1, 0.25, layers)
+
+
+def test_predictions_come_back_as_they_were(tmp_path):
+    added = [prediction(0), prediction(0, "tail"), prediction(1, x=1 / 3)]
+    with PredictionStore(tmp_path) as store:
+        store.add("dift", 1, added, "abc")
+    assert PredictionStore(tmp_path).predictions("dift", 1) == added
+    assert PredictionStore(tmp_path).predictions("dift", 2) == []
+    assert PredictionStore(tmp_path).pair_ids("dift", 1, "abc") == {"pair/0", "pair/1"}
+    assert PredictionStore(tmp_path).pair_ids("dift", 1, "other") == set()
+
+
+def test_a_shard_is_an_ordinary_parquet_table(tmp_path):
+    with PredictionStore(tmp_path) as store:
+        store.add("dift", 1, [prediction(0)], "abc")
+    (shard,) = tmp_path.glob("*.parquet")
+    assert pq.ParquetFile(shard).read().to_pylist() == [
+        {
+            "method": "dift",
+            "seed": 1,
+            "pair_id": "pair/0",
+            "keypoint": "eye",
+            "query_id": "set/image0/eye",
+            "x": 1.5,
+            "y": 0.1,
+            "confidence": 0.25,
+            "layer_points": [{"layer": "up.1", "x": 2.5, "y": 2.0}, {"layer": "up.2", "x": 3.5, "y": 3.0}],
+            "config_hash": "abc",
+        }
+    ]
+
+
+def test_methods_and_seeds_are_kept_apart(tmp_path):
+    store = PredictionStore(tmp_path, rows_per_shard=2)
+    for method in ("chance", "dift"):
+        for seed in (0, 1):
+            store.add(method, seed, [prediction(0, x=float(seed)), prediction(1, x=float(seed))], "abc")
+    assert len(store) == store.read().num_rows == 8
+    assert store.read("dift").num_rows == 4
+    assert store.read("dift", 1)["x"].to_pylist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("reopened", [False, True])
+def test_a_second_prediction_of_a_point_is_refused_as_a_whole(tmp_path, reopened):
+    store = PredictionStore(tmp_path)
+    store.add("dift", 1, [prediction(0)], "abc")
+    if reopened:
+        store.flush()
+        store = PredictionStore(tmp_path)
+    with pytest.raises(StoreError, match=r"'pair/0'.*choose another folder") as error:
+        store.add("dift", 1, [prediction(1), prediction(0)], "def")
+    assert "\n" not in str(error.value)
+    assert store.read().num_rows == 1
+
+
+def test_the_last_prediction_wins_where_asked(tmp_path):
+    for x in (1.0, 2.0, 3.0):
+        with PredictionStore(tmp_path, on_duplicate="replace") as store:
+            store.add("dift", 1, [prediction(0, x=x), prediction(7, x=0.0)], "abc")
+    assert [found.x for found in PredictionStore(tmp_path, "replace").predictions("dift", 1)] == [3.0, 0.0]
+    with pytest.raises(StoreError):
+        PredictionStore(tmp_path).read()
+
+
+@pytest.mark.parametrize("x", [float("nan"), float("inf")])
+def test_a_point_that_is_nowhere_is_refused(tmp_path, x):
+    with pytest.raises(StoreError, match="finite"):
+        PredictionStore(tmp_path).add("dift", 1, [prediction(0, x=x)], "abc")
+
+
+def test_a_truncated_shard_is_named(tmp_path):
+    with PredictionStore(tmp_path) as store:
+        store.add("dift", 1, [prediction(0)], "abc")
+    (shard,) = tmp_path.glob("*.parquet")
+    content = shard.read_bytes()
+    (tmp_path / f".{shard.name}.x.tmp").write_bytes(content[:50])  # an interrupted write: no shard
+    assert len(PredictionStore(tmp_path)) == 1
+    shard.write_bytes(content[:-20])
+    with pytest.raises(StoreError, match="delete that file") as error:
+        PredictionStore(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="choose another folder"):
+        PredictionStore(tmp_path / "file" / "store")
+
+
+WRITER = """
+import sys
+from diffcorr.stores import PredictionStore
+from diffcorr.types import PointPrediction
+folder, worker = sys.argv[1], int(sys.argv[2])
+with PredictionStore(folder, rows_per_shard=3) as store:
+    for pair in range(20):
+        store.add(f"method{worker}", 0, [PointPrediction(f"{pair}", "eye", "q", pair, worker, 1.0)], "abc")
+"""
+
+
+def test_two_processes_append_to_one_folder(tmp_path):
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), str(worker)]) for worker in (0, 1)
+    ]
+    assert [writer.wait(timeout=120) for writer in writers] == [0, 0]
+    store = PredictionStore(tmp_path)
+    for worker in (0, 1):
+        found = store.predictions(f"method{worker}", 0)
+        assert [(p.x, p.y) for p in found] == [(float(pair), float(worker)) for pair in range(20)]
