@@ -1,0 +1,25 @@
+"""Figures and tables: the only part of the package that draws."""
+
+from diffcorr.reports.bars import draw_bars
+from diffcorr.reports.callbacks import FigureCallback, log_figure
+from diffcorr.reports.canvas import as_array, save_figure
+from diffcorr.reports.heatmaps import draw_heatmaps, draw_word_maps
+from diffcorr.reports.masks import draw_segmentation, draw_segmentation_sheet
+from diffcorr.reports.matches import draw_matches
+from diffcorr.reports.sheets import draw_sheet
+from diffcorr.reports.tables import results_table
+
+__all__ = [
+    "FigureCallback",
+    "as_array",
+    "draw_bars",
+    "draw_heatmaps",
+    "draw_matches",
+    "draw_segmentation",
+    "draw_segmentation_sheet",
+    "draw_sheet",
+    "draw_word_maps",
+    "log_figure",
+    "results_table",
+    "save_figure",
+]

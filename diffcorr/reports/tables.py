@@ -1,0 +1,48 @@
+"""Results as a Markdown table: one row for each method, one column for each metric and protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from diffcorr.reports.summary import summarise
+from diffcorr.stores.records import MetricRecord
+
+_HEAD = ("backbone", "data", "group", "method")
+
+
+def results_table(records: Iterable[MetricRecord]) -> str:
+    """A Markdown table of mean ± sample standard deviation over seeds, in percent.
+
+    Every metric's column names its protocol, and every cell stands for the number of items and seeds
+    that its row says. Scores of different tasks never share a column.
+
+    Args:
+        records: any number of records; a breakdown's groups become rows of their own.
+
+    Returns:
+        Markdown, ending in a line break; without records a table that says so.
+    """
+    scores = summarise(records)
+    if not scores:
+        return "| no results |\n| --- |\n"
+    columns: dict[tuple[str, str, str], str] = {}
+    rows: dict[tuple[str, ...], dict[tuple[str, str, str], str]] = {}
+    for score in scores:
+        setting = score.setting
+        column = (setting.task, score.metric, setting.protocol)
+        columns[column] = f"{score.metric} ({setting.protocol})"
+        size = f"{score.num_items} items, {len(score.values)} seed{'s' if len(score.values) > 1 else ''}"
+        row = (setting.backbone, f"{setting.dataset} {setting.split}", setting.group, score.method, size)
+        rows.setdefault(row, {})[column] = score.text
+    has_groups = any(row[2] for row in rows)
+    head = [name for name in _HEAD if name != "group" or has_groups] + list(columns.values()) + ["over"]
+    lines = [head, ["---"] * (len(head) - len(columns) - 1) + ["---:"] * len(columns) + ["---"]]
+    for names_and_size, cells in rows.items():
+        *values, size = names_and_size
+        names = [_escape(name) for index, name in enumerate(values) if index != 2 or has_groups]
+        lines.append([*names, *(cells.get(column, "") for column in columns), size])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _escape(text: str) -> str:
+    return text.replace("|", "\\|")
