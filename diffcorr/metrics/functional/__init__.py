@@ -1,0 +1,23 @@
+"""The metrics' maths, without state."""
+
+from diffcorr.metrics.functional.bootstrap import Interval, paired_bootstrap
+from diffcorr.metrics.functional.pck import correct_points, pck_per_pair
+from diffcorr.metrics.functional.segmentation import (
+    accuracy_from_counts,
+    class_counts,
+    confusion,
+    iou_from_counts,
+    mean_iou_from_counts,
+)
+
+__all__ = [
+    "Interval",
+    "accuracy_from_counts",
+    "class_counts",
+    "confusion",
+    "correct_points",
+    "iou_from_counts",
+    "mean_iou_from_counts",
+    "paired_bootstrap",
+    "pck_per_pair",
+]
