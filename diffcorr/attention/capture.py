@@ -1,0 +1,183 @@
+"""Read the attention of chosen layers during one denoising pass, and leave no trace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from diffcorr.attention.base import AttentionRead, AttentionVariant
+from diffcorr.attention.mean import MeanAttention
+from diffcorr.backbones.base import Backbone, Kind, LayerInfo, LayerSpec, StopForward
+from diffcorr.errors import LayerError
+
+
+@dataclass(frozen=True)
+class AttentionMap:
+    """What a variant made of one layer's attention.
+
+    Attributes:
+        tensor: cross-attention (B, hw) of one token or (B, hw, P) of all; self-attention
+            (B, hw, hw), row = query pixel. fp32 or better.
+        size: (h, w) of the map.
+        layer: where it was read.
+    """
+
+    tensor: Tensor
+    size: tuple[int, int]
+    layer: LayerInfo
+
+    @property
+    def grid(self) -> Tensor:
+        """The tensor with its query pixels unfolded: (B, h, w), (B, h, w, P) or (B, h, w, hw)."""
+        return self.tensor.unflatten(1, self.size)
+
+
+@contextmanager
+def capture(
+    backbone: Backbone,
+    layers: LayerSpec = "all",
+    kind: Kind = "cross",
+    *,
+    variant: AttentionVariant | None = None,
+    token: int | None = None,
+    stop_early: bool = True,
+) -> Iterator[dict[str, AttentionMap]]:
+    """Within the block, every ``backbone.denoise`` fills the dict with its maps.
+
+    Args:
+        backbone: whose attention is read; it is restored at the end, whatever happens.
+        layers: which layers, as ``Backbone.resolve_layers`` understands them.
+        kind: ``'cross'`` or ``'self'``.
+        variant: how the heads of a layer become one map; None = their mean.
+        token: the only prompt token whose column is read and kept; None keeps all columns.
+        stop_early: run nothing after the last layer that is read (``denoise`` returns None).
+
+    Yields:
+        A dict of maps of the latest pass, by the layer's full name, in the order of the layers.
+
+    Raises:
+        LayerError: the block ended and no attention was recorded, or ``token`` is no prompt token.
+        UnknownNameError: a layer that does not exist.
+    """
+    chosen = backbone.resolve_layers(kind, layers)
+    num_tokens = backbone.embedding_shape[0]
+    if token is not None and (kind != "cross" or not 0 <= token < num_tokens):
+        raise LayerError(
+            f"expected a token in 0..{num_tokens - 1} of cross-attention, found {token} of {kind}"
+        )
+    variant = variant or MeanAttention()
+    modules: Mapping[str, Any] = backbone.attention_modules()
+    maps: dict[str, AttentionMap] = {}
+    originals: dict[str, Any] = {layer.name: modules[layer.name].processor for layer in chosen}
+    try:
+        for layer in chosen:
+            last = stop_early and layer is chosen[-1]
+            processor = _CapturingProcessor(backbone, layer, variant, token, maps, stop=last)
+            modules[layer.name].set_processor(processor)
+        yield maps
+    finally:
+        for name, processor in originals.items():
+            modules[name].set_processor(processor)
+    if not maps:
+        raise LayerError(
+            f"expected {kind}-attention of {', '.join(layer.name for layer in chosen)}, recorded nothing: "
+            "call backbone.denoise inside of the capture block"
+        )
+
+
+class _CapturingProcessor:
+    """An attention processor that computes the probabilities itself and hands them to a variant.
+
+    The arithmetic is that of the library's own processors; those never expose probabilities.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        layer: LayerInfo,
+        variant: AttentionVariant,
+        token: int | None,
+        maps: dict[str, AttentionMap],
+        *,
+        stop: bool,
+    ) -> None:
+        self.backbone, self.layer, self.variant, self.token = backbone, layer, variant, token
+        self.maps, self.stop = maps, stop
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        if attention_mask is not None:
+            raise LayerError(
+                f"expected no attention mask in {self.layer.name}, found one: read another layer"
+            )
+        residual = hidden_states
+        if attn.spatial_norm is not None:
+            hidden_states = attn.spatial_norm(hidden_states, temb)
+        spatial = hidden_states.shape[2:] if hidden_states.ndim == 4 else None
+        if spatial is not None:
+            hidden_states = hidden_states.flatten(2).transpose(1, 2)
+        if attn.group_norm is not None:
+            hidden_states = attn.group_norm(hidden_states.transpose(1, 2)).transpose(1, 2)
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        if encoder_hidden_states is not None and attn.norm_cross:
+            context = attn.norm_encoder_hidden_states(context)
+
+        def heads(projected: Tensor) -> Tensor:
+            return projected.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+
+        read = AttentionRead(
+            heads(attn.to_q(hidden_states)),
+            heads(attn.to_k(context)),
+            attn.scale,
+            self.layer.kind,
+            self.token,
+        )
+        self.maps[self.layer.name] = AttentionMap(
+            self.variant(read), self._size(hidden_states.shape[1]), self.layer
+        )
+        if self.stop:
+            raise StopForward
+        value_BCMd = heads(attn.to_v(context))
+        if self.layer.kind == "cross":  # the probabilities are there already
+            out = read.probs.to(value_BCMd.dtype) @ value_BCMd
+        else:  # never hold the probabilities of all heads at once
+            out = F.scaled_dot_product_attention(read.query, read.key, value_BCMd, scale=attn.scale)
+        out = attn.to_out[1](attn.to_out[0](out.transpose(1, 2).flatten(2)))
+        if spatial is not None:
+            out = out.transpose(1, 2).unflatten(2, spatial)
+        if attn.residual_connection:
+            out = out + residual
+        return out / attn.rescale_output_factor
+
+    def _size(self, num_pixels: int) -> tuple[int, int]:
+        assert self.backbone.map_origin is not None
+        height, width = (-(-side // self.layer.downscale) for side in self.backbone.map_origin)
+        if prod((height, width)) != num_pixels:
+            raise LayerError(
+                f"expected a map of {height}x{width} in {self.layer.name}, found {num_pixels} pixels: "
+                "the model halves its latents in a way that this backbone does not describe"
+            )
+        return height, width
+
+
+def resize_maps(maps: dict[str, AttentionMap], size: int) -> Tensor:
+    """The maps of one token of several layers, bilinear to a common side: (B, L, size, size)."""
+    resized = [
+        F.interpolate(m.grid.unsqueeze(1), size=(size, size), mode="bilinear", align_corners=False)
+        for m in maps.values()
+    ]
+    return torch.cat(resized, dim=1)

@@ -1,0 +1,158 @@
+"""What every frozen diffusion model offers: encode, noise, denoise, and attention layers by name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from diffcorr.errors import LayerError, UnknownNameError
+
+Kind = Literal["cross", "self"]
+LayerSpec = str | Sequence[int | str]
+"""``'paper'``, ``'all'``, or a list of indices (paper's counting) and full module names."""
+
+
+@dataclass(frozen=True)
+class LayerInfo:
+    """One attention layer.
+
+    Attributes:
+        name: module path, e.g. ``up_blocks.1.attentions.0.transformer_blocks.0.attn2``.
+        index: position among all layers of its kind in the order down, mid, up: the counting of
+            Hedlin et al. 2023 (SD 1.x cross-attention: 0..15).
+        kind: ``'cross'`` or ``'self'``.
+        num_heads: number of heads C.
+        downscale: side of the latent over side of the map.
+    """
+
+    name: str
+    index: int
+    kind: Kind
+    num_heads: int
+    downscale: int
+
+
+class StopForward(Exception):  # noqa: N818 - no error, like StopIteration
+    """Raised inside a forward pass by whoever has read enough; ``Backbone.denoise`` catches it."""
+
+
+class Backbone(nn.Module, ABC):
+    """A frozen latent diffusion model, always in eval mode, without gradients to its weights.
+
+    Attributes:
+        name: how the user calls it.
+        image_size: native side of its square input in pixels.
+        paper_layers: indices of the cross-attention layers that prompt fitting reads.
+        latent_downscale: side of the image over side of the latent.
+        embedding_shape: (P, D), number of prompt tokens and width of one.
+        fingerprint: hash of configuration and weights, equal across processes and precisions.
+        map_origin: (h, w) of the latents of the last ``denoise``, from which maps get their size.
+    """
+
+    name: str
+    image_size: int
+    paper_layers: tuple[int, ...]
+    latent_downscale: int
+    embedding_shape: tuple[int, int]
+    fingerprint: str
+    map_origin: tuple[int, int] | None = None
+
+    @abstractmethod
+    def encode(self, images_BCHW: Tensor) -> Tensor:
+        """Scaled latents (B, c, h, w) of images (B, 3, H, W) in [-1, 1]; the mean, no sampling."""
+
+    @abstractmethod
+    def add_noise(self, latents: Tensor, noise: Tensor, timestep: int) -> Tensor:
+        """Latents at ``timestep`` of the training schedule, of the latents' shape."""
+
+    @abstractmethod
+    def denoise(self, latents: Tensor, timestep: int, prompt_embeds_BPD: Tensor) -> Tensor | None:
+        """One pass of the denoiser; its output, or None where a reader has stopped it early."""
+
+    @abstractmethod
+    def features(self, latents: Tensor, timestep: int, prompt_embeds_BPD: Tensor, block: int) -> Tensor:
+        """Output (B, D, h, w) of the up block ``block``; nothing after it is run."""
+
+    @abstractmethod
+    def encode_prompt(self, texts: Sequence[str]) -> tuple[Tensor, list[list[str]]]:
+        """Embeddings (B, P, D) of the texts, and the P tokens of each as strings."""
+
+    @abstractmethod
+    def attention_modules(self) -> Mapping[str, nn.Module]:
+        """All attention modules by module path, in the order in which the denoiser runs them."""
+
+    @abstractmethod
+    def layers(self, kind: Kind = "cross") -> tuple[LayerInfo, ...]:
+        """All layers of that kind in the order down, mid, up."""
+
+    def null_prompt(self) -> Tensor:
+        """Embedding (1, P, D) of the empty text."""
+        return self.encode_prompt([""])[0]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the weights."""
+        return next(self.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Stay in eval mode, whatever a trainer asks for."""
+        return super().train(False)
+
+    def resolve_layers(self, kind: Kind, spec: LayerSpec) -> tuple[LayerInfo, ...]:
+        """The layers that ``spec`` means, in the order in which they run.
+
+        Raises:
+            UnknownNameError: an index or a name that this backbone does not have.
+            LayerError: an empty ``spec``.
+        """
+        known = self.layers(kind)
+        if isinstance(spec, str) and spec == "all":
+            return known
+        if isinstance(spec, str) and spec == "paper":
+            if kind != "cross":
+                raise LayerError("expected layers='all' or a list for self-attention, found 'paper'")
+            spec = self.paper_layers
+        wanted = [spec] if isinstance(spec, str) else list(spec)
+        if not wanted:
+            raise LayerError(
+                f"expected at least one {kind}-attention layer, found none: use 'paper' or 'all'"
+            )
+        by_key: dict[int | str, LayerInfo] = {layer.index: layer for layer in known}
+        by_key |= {layer.name: layer for layer in known}
+        for key in wanted:
+            if key not in by_key:
+                raise UnknownNameError(
+                    f"{kind}-attention layer of {self.name}",
+                    key,
+                    [f"{layer.index}={layer.name}" for layer in known],
+                )
+        chosen = {by_key[key].index for key in wanted}
+        return tuple(layer for layer in known if layer.index in chosen)
+
+
+def fingerprint(
+    config: Mapping[str, object], parameters: Iterable[tuple[str, Tensor]], samples: int = 16
+) -> str:
+    """Short hash of a configuration and of ``samples`` evenly spaced values of every tensor.
+
+    A sample tells trained weights apart as surely as all values do, at a thousandth of the time.
+    """
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+    for name, tensor in parameters:
+        flat = tensor.detach().flatten()
+        picks = flat[torch.linspace(0, len(flat) - 1, samples, dtype=torch.float64).long()]
+        digest.update(f"{name}{tuple(tensor.shape)}".encode())
+        digest.update(picks.float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
