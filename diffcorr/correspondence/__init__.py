@@ -1,0 +1,34 @@
+"""Which pixel of the target means the same as this pixel of the source?"""
+
+from diffcorr.correspondence.base import CorrespondenceMethod, build_method
+from diffcorr.correspondence.chance import Chance
+from diffcorr.correspondence.colour_nn import ColourNN
+from diffcorr.correspondence.config import FitConfig, TransferConfig
+from diffcorr.correspondence.copy_position import CopyPosition
+from diffcorr.correspondence.dift import DIFT
+from diffcorr.correspondence.draws import RecordedDraws, SeededDraws
+from diffcorr.correspondence.module import PromptFitModule
+from diffcorr.correspondence.predictor import MemoryEmbeddings, PromptFit
+from diffcorr.correspondence.prompt_fit import FitItem, FitResult, fit_prompts
+from diffcorr.correspondence.transfer import TransferResult, transfer
+
+__all__ = [
+    "DIFT",
+    "Chance",
+    "ColourNN",
+    "CopyPosition",
+    "CorrespondenceMethod",
+    "FitConfig",
+    "FitItem",
+    "FitResult",
+    "MemoryEmbeddings",
+    "PromptFit",
+    "PromptFitModule",
+    "RecordedDraws",
+    "SeededDraws",
+    "TransferConfig",
+    "TransferResult",
+    "build_method",
+    "fit_prompts",
+    "transfer",
+]

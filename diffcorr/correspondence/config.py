@@ -1,0 +1,153 @@
+"""What can be chosen in a fit and in a transfer. Lengths are fractions of the image side."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal
+
+from diffcorr.backbones.base import Backbone, LayerSpec
+from diffcorr.correspondence.draws import Noise
+from diffcorr.errors import DiffcorrError
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How prompt embeddings are fitted (Hedlin et al. 2023, section 3.2).
+
+    Attributes:
+        steps: Adam steps.
+        lr: learning rate of Adam.
+        sigma: standard deviation of the Gaussian target.
+        crop: side of the random crops.
+        margin: distance that a crop keeps between the query and its border where possible, as a
+            fraction of the crop's side.
+        flip_prob: probability that a crop is mirrored.
+        rounds: independent random initialisations of each query.
+        token: the prompt token whose map is fitted.
+        layers: cross-attention layers that are read, see ``Backbone.resolve_layers``.
+        timestep: noise level, 0..999 of the training schedule.
+        noise: ``'gaussian'``, or ``'uniform'`` in [0, 1) as in the authors' program.
+        init: ``'gaussian'``, or ``'text'``: the embedding of ``init_text`` plus Gaussian noise.
+        init_scale: standard deviation of the initial Gaussian.
+        init_text: text of ``init='text'``.
+        loss_resolution: side in pixels at which map and target are compared; None = the side of
+            the largest map that is read.
+        loss: ``'mean_map'``: squared error of the mean over layers (the paper, equation 4);
+            ``'per_layer'``: mean of the layers' squared errors (the authors' program).
+        pixel_centre: where in a pixel of the target the Gaussian is evaluated: 0.5 its centre, 0
+            its corner (the authors' program).
+        frame: ``'stretch'`` or ``'letterbox'``: how an image becomes a square.
+        side: side of that square in pixels, from which crops are taken; None = the backbone's.
+        bank_size: crops of an image that are encoded once and shared by all its items; drawn
+            positions snap to the nearest of them. At least (side - crop + 1)^2 changes nothing
+            but speed; 0 encodes every crop of every step anew.
+        pack_size: items that are fitted together.
+        seed: of all random numbers, together with the query and the round.
+    """
+
+    steps: int = 129
+    lr: float = 0.0023755632081200314
+    sigma: float = 27.97853316316864 / 512
+    crop: float = 0.9316549294381423
+    margin: float = 0.15
+    flip_prob: float = 0.0
+    rounds: int = 5
+    token: int = 1
+    layers: LayerSpec = "paper"
+    timestep: int = 140
+    noise: Noise = "gaussian"
+    init: Literal["gaussian", "text"] = "gaussian"
+    init_scale: float = 1.0
+    init_text: str = ""
+    loss_resolution: int | None = 512
+    loss: Literal["mean_map", "per_layer"] = "mean_map"
+    pixel_centre: float = 0.5
+    frame: Literal["stretch", "letterbox"] = "stretch"
+    side: int | None = None
+    bank_size: int = 4096
+    pack_size: int = 16
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _between(self, steps=(0, None), rounds=(1, None), pack_size=(1, None), bank_size=(0, None))
+        _between(self, crop=(0.01, 1), margin=(0, 0.5), flip_prob=(0, 1), pixel_centre=(0, 1))
+        _between(self, sigma=(1e-6, None), lr=(0, None), init_scale=(0, None))
+        _one_of(self, noise=("gaussian", "uniform"), init=("gaussian", "text"))
+        _one_of(self, loss=("mean_map", "per_layer"), frame=("stretch", "letterbox"))
+        object.__setattr__(self, "layers", _plain_layers(self.layers))
+
+    def identity(self) -> dict[str, object]:
+        """What an embedding depends on: all but the pack size and the number of rounds."""
+        values = dataclasses.asdict(self)
+        return {key: value for key, value in values.items() if key not in ("pack_size", "rounds")}
+
+    def check(self, backbone: Backbone) -> None:
+        """Raise what would fail on this backbone, before any work is done."""
+        _check(self, backbone)
+
+
+@dataclass(frozen=True)
+class TransferConfig:
+    """How a fitted embedding is read in the target (Hedlin et al. 2023, section 3.3).
+
+    Attributes:
+        timestep, noise, token, layers, crop, margin, frame, side, seed: as in ``FitConfig``.
+        num_crops: the first four lie in the image's corners, each further one around the maximum
+            of the mean of those before it.
+        readout: ``'mean'`` of the layers' maps (the paper), or ``'softmax_mean'``: a softmax over
+            the pixels of each layer's map first (the authors' program).
+        batch_size: (query, round) items that are run together.
+    """
+
+    timestep: int = 140
+    noise: Noise = "gaussian"
+    token: int = 1
+    layers: LayerSpec = "paper"
+    num_crops: int = 20
+    crop: float = 0.9316549294381423
+    margin: float = 0.15
+    readout: Literal["mean", "softmax_mean"] = "mean"
+    frame: Literal["stretch", "letterbox"] = "stretch"
+    side: int | None = None
+    batch_size: int = 16
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _between(self, num_crops=(1, None), batch_size=(1, None), crop=(0.01, 1), margin=(0, 0.5))
+        _one_of(self, noise=("gaussian", "uniform"), readout=("mean", "softmax_mean"))
+        _one_of(self, frame=("stretch", "letterbox"))
+        object.__setattr__(self, "layers", _plain_layers(self.layers))
+
+    def check(self, backbone: Backbone) -> None:
+        """Raise what would fail on this backbone, before any work is done."""
+        _check(self, backbone)
+
+
+def _plain_layers(layers: LayerSpec) -> LayerSpec:
+    return layers if isinstance(layers, str) else tuple(layers)
+
+
+def _between(config: object, **bounds: tuple[float, float | None]) -> None:
+    for name, (low, high) in bounds.items():
+        value = getattr(config, name)
+        if not low <= value <= (float("inf") if high is None else high):
+            wanted = f"at least {low}" if high is None else f"in {low}..{high}"
+            raise DiffcorrError(f"expected {name} {wanted}, found {value}")
+
+
+def _one_of(config: object, **choices: tuple[str, ...]) -> None:
+    for name, allowed in choices.items():
+        if getattr(config, name) not in allowed:
+            raise DiffcorrError(f"expected {name} of {', '.join(allowed)}, found {getattr(config, name)!r}")
+
+
+def _check(config: FitConfig | TransferConfig, backbone: Backbone) -> None:
+    backbone.resolve_layers("cross", config.layers)
+    num_tokens = backbone.embedding_shape[0]
+    if not 0 <= config.token < num_tokens:
+        raise DiffcorrError(
+            f"expected a token in 0..{num_tokens - 1} of {backbone.name}, found {config.token}"
+        )
+    if not 0 <= config.timestep < 1000:
+        raise DiffcorrError(f"expected a timestep in 0..999, found {config.timestep}")

@@ -1,0 +1,105 @@
+"""Square crops that keep a point inside, and their latents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from diffcorr.backbones.base import Backbone
+from diffcorr.data.geometry import CropResize
+from diffcorr.errors import DiffcorrError
+
+
+class Crop(NamedTuple):
+    """Left, top and whether it is mirrored."""
+
+    x: int
+    y: int
+    flip: bool = False
+
+
+def crop_side(side: int, crop: float) -> int:
+    """Whole pixels of a crop of fraction ``crop`` of an image of ``side``."""
+    return max(1, int(side * crop))
+
+
+def crop_bounds(
+    point: tuple[float, float], side: int, crop: int, margin: float
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Smallest and largest (left, top) of crops that keep ``point`` off their border.
+
+    The point keeps ``margin`` x ``crop`` pixels to the crop's border, except where the image's own
+    border forbids it: no crop leaves the image.
+    """
+    room, safe = side - crop, int(crop * margin)
+    low = tuple(int(min(max(0.0, v - crop + safe), room)) for v in point)
+    high = tuple(int(min(max(0.0, v - safe), room)) for v in point)
+    return (low[0], low[1]), (high[0], high[1])
+
+
+def bank_positions(side: int, crop: int, size: int) -> Tensor:
+    """Lefts (or tops) of a square grid of at most ``size`` crops, both borders included.
+
+    Raises:
+        DiffcorrError: so few crops that they do not cover the image.
+    """
+    room = side - crop
+    count = min(room + 1, int(size**0.5))
+    positions = torch.linspace(0, room, count).round().long() if count > 1 else torch.zeros(1).long()
+    if max([*positions.diff().tolist(), room - int(positions[-1])]) > crop:
+        raise DiffcorrError(f"expected a bank whose crops cover the image, found {size} crops: use more")
+    return positions
+
+
+def snap(crop: Crop, point: tuple[float, float], crop_pixels: int, positions: Tensor) -> Crop:
+    """The crop of the bank nearest to ``crop`` that shows ``point``."""
+
+    def nearest(value: int, at: float) -> int:
+        shows = positions[(positions <= at) & (at <= positions + crop_pixels)]
+        return int(shows[(shows - value).abs().argmin()])
+
+    return Crop(nearest(crop.x, point[0]), nearest(crop.y, point[1]), crop.flip)
+
+
+def encode_crops(
+    backbone: Backbone, image_CHW: Tensor, crops: Iterable[Crop], crop_pixels: int, batch_size: int
+) -> list[Tensor]:
+    """Latents (c, h, w) of crops of one image, resized to the backbone's input.
+
+    Bilinear; low-passed only where the crop shrinks, as the authors' enlarged crops are not.
+    """
+    out = (backbone.image_size, backbone.image_size)
+    shrinks = crop_pixels > backbone.image_size
+    pending = list(crops)
+    latents: list[Tensor] = []
+    for start in range(0, len(pending), batch_size):
+        images = []
+        for x, y, flip in pending[start : start + batch_size]:
+            pixels = CropResize(x, y, crop_pixels, crop_pixels, out).apply(image_CHW, antialias=shrinks)
+            images.append(pixels.flip(-1) if flip else pixels)
+        with torch.no_grad():
+            latents += backbone.encode(torch.stack(images)).unbind()
+    return latents
+
+
+class LatentBank:
+    """Latents of crops, each encoded once, for the images in use."""
+
+    def __init__(self, backbone: Backbone, crop_pixels: int, batch_size: int) -> None:
+        self._backbone, self._crop_pixels, self._batch_size = backbone, crop_pixels, batch_size
+        self._latents: dict[str, dict[Crop, Tensor]] = {}
+
+    def require(self, images: Mapping[str, Tensor], crops: Mapping[str, set[Crop]]) -> None:
+        """Encode what is not there yet, and forget all images but these."""
+        self._latents = {key: self._latents.get(key, {}) for key in crops}
+        for key, wanted in crops.items():
+            missing = sorted(wanted - self._latents[key].keys())
+            encoded = encode_crops(self._backbone, images[key], missing, self._crop_pixels, self._batch_size)
+            self._latents[key].update(zip(missing, encoded, strict=True))
+
+    def __getitem__(self, key: tuple[str, Crop]) -> Tensor:
+        image, crop = key
+        return self._latents[image][crop]
