@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-import hydra
 import numpy as np
 import pytest
 from lightning import Trainer
 from torch.utils.data import DataLoader
 
 from diffcorr.backbones.unet import UNetBackbone
-from diffcorr.config import config_folder, instantiate
+from diffcorr.config import compose, config_folder, instantiate
 from diffcorr.errors import BackboneError, DiffcorrError
 from diffcorr.segmentation import (
     KMeansPixels,
@@ -27,8 +26,7 @@ CONFIGS = sorted(
 
 
 def build(name: str) -> SegmentationMethod:
-    with hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return instantiate(hydra.compose(f"method/{name}").method)
+    return instantiate(compose("eval", ["task=segmentation", f"method={name}"]).method)
 
 
 def random_images() -> list[np.ndarray]:

@@ -1,0 +1,123 @@
+"""What every run needs: its folder, its trainer, its options and its records."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning
+from omegaconf import DictConfig, OmegaConf
+
+from diffcorr.attention.base import AttentionVariant
+from diffcorr.backbones.base import Backbone
+from diffcorr.config import config_folder, instantiate, prepare_run_folder
+from diffcorr.errors import UnknownNameError
+from diffcorr.stores.records import MetricRecord, read_records, write_records
+from diffcorr.types import PairDataset, UInt8Image
+
+
+class Run:
+    """One run folder and the objects that its configuration describes.
+
+    Args:
+        config: the whole configuration of an entry point.
+
+    Raises:
+        StoreError: the output folder cannot be written; raised before anything is loaded.
+    """
+
+    def __init__(self, config: DictConfig) -> None:
+        self.config = config
+        self.folder = prepare_run_folder(config.output_dir, config, config.seed)
+        self.figures = self.folder / "figures"
+        lightning.seed_everything(config.seed, verbose=False)
+        self.loggers: Any = instantiate(config.logger)
+        # a run builds several trainers, each of which would say anew which devices there are
+        logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+        warnings.filterwarnings("ignore", "predict returned None")
+        warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")
+        warnings.filterwarnings("ignore", ".*does not have many workers")
+
+    def backbone(self) -> Backbone:
+        """The frozen model."""
+        backbone: Backbone = instantiate(self.config.backbone)
+        return backbone
+
+    def variant(self) -> AttentionVariant:
+        """The attention variant."""
+        variant: AttentionVariant = instantiate(self.config.attention)
+        return variant
+
+    def trainer(self, **kwargs: Any) -> lightning.Trainer:
+        """A trainer of the configured kind, with the run's logger."""
+        trainer: lightning.Trainer = instantiate(self.config.trainer, logger=self.loggers, **kwargs)
+        return trainer
+
+    def log(self, values: Mapping[str, float]) -> None:
+        """Send scores to the logger, where there is one."""
+        if self.loggers:
+            self.loggers.log_metrics(dict(values))
+
+    def keep(self, records: Iterable[MetricRecord]) -> list[MetricRecord]:
+        """Write records into ``metrics.json``, in the place of older ones of the same thing."""
+        path = self.folder / "metrics.json"
+        kept = {_key(r): r for r in (read_records(path) if path.exists() else [])}
+        kept |= {_key(r): r for r in records}
+        write_records(path, kept.values())
+        return list(kept.values())
+
+
+def _key(record: MetricRecord) -> tuple[object, ...]:
+    fields = {k: v for k, v in record.to_dict().items() if k not in ("value", "num_items")}
+    return tuple(sorted((k, str(v)) for k, v in fields.items()))
+
+
+def option(group: str, name: str, root: DictConfig) -> DictConfig:
+    """The configuration of one more option of a group, such as a baseline beside the main method.
+
+    Args:
+        group: folder of the configuration, e.g. ``method``.
+        name: file in it, without suffix.
+        root: the whole configuration, which its interpolations refer to.
+
+    Raises:
+        UnknownNameError: there is no such option.
+    """
+    path = config_folder() / group / f"{name}.yaml"
+    if not path.is_file():
+        raise UnknownNameError(group, name, sorted(p.stem for p in path.parent.glob("*.yaml")))
+    node = OmegaConf.load(path)
+    assert isinstance(node, DictConfig)
+    node._set_parent(root)
+    return node
+
+
+class ImagesById(Mapping[str, UInt8Image]):
+    """The images of a data set, loaded when asked for."""
+
+    def __init__(self, data: PairDataset) -> None:
+        self.data = data
+        self.ids = sorted({i for p in data.pairs for i in (p.source_id, p.target_id)})
+
+    def __getitem__(self, image_id: str) -> UInt8Image:
+        return self.data.image(image_id)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.ids)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def seeds_of(config: DictConfig) -> list[int]:
+    """The seeds that a run repeats itself for: ``seeds`` where given, else the one ``seed``."""
+    return [int(s) for s in config.get("seeds") or [config.seed]]
+
+
+def write_text(path: Path, text: str) -> None:
+    """A small text file of the run folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")

@@ -1,0 +1,225 @@
+"""Correspondence from configuration to figures: fit what is missing, predict, store, score, report."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from omegaconf import DictConfig
+
+from diffcorr.backbones.base import Backbone
+from diffcorr.config import config_hash, instantiate
+from diffcorr.correspondence import PromptFit, PromptFitModule, build_method
+from diffcorr.correspondence.base import CorrespondenceMethod
+from diffcorr.correspondence.predict_module import PairPredictionModule
+from diffcorr.errors import DataError
+from diffcorr.metrics import PCK, PointProtocol, paired_bootstrap, score_points
+from diffcorr.reports import draw_heatmaps, draw_matches, log_figure
+from diffcorr.runs.common import ImagesById, Run, option, seeds_of
+from diffcorr.stores.embeddings import EmbeddingStore
+from diffcorr.stores.predictions import PredictionStore
+from diffcorr.stores.records import MetricRecord
+from diffcorr.types import Pair, PairDataset
+
+log = logging.getLogger(__name__)
+TASK = "correspondence"
+
+
+def load_pairs(config: DictConfig) -> PairDataset:
+    """The configured pairs.
+
+    Raises:
+        DataError: there are none.
+    """
+    data: PairDataset = instantiate(config.data)
+    if not data.pairs:
+        raise DataError(
+            f"expected pairs in {data.name} ({data.split}), found none; check split and num_pairs"
+        )
+    return data
+
+
+def with_store(method: PromptFit, config: DictConfig) -> PromptFit:
+    """The method with its embeddings on disk.
+
+    The folder is ``config.embeddings`` where given (an error if it holds those of another backbone or
+    another fit); by default it is named after backbone and fit, so that runs find one another's work.
+    """
+    fit_hash = config_hash(method.identity())
+    backbone = method.backbone
+    folder = config.get("embeddings") or (
+        Path(config.embeddings_root) / f"{backbone.name}-{backbone.fingerprint[:8]}-{fit_hash}"
+    )
+    method.embeddings = EmbeddingStore(folder, backbone.fingerprint, fit_hash)
+    return method
+
+
+def fit_missing(run: Run, method: PromptFit, data: PairDataset) -> None:
+    """Fit every query of the pairs that the store does not have, each once."""
+    queries = [query for pair in data.pairs for query in pair.queries()]
+    distinct = {query.id for query in queries}
+    items = method.missing(queries)
+    rounds = method.fit_config.rounds
+    log.info(
+        "%d queries x %d rounds: %d stored, %d to fit",
+        len(distinct),
+        rounds,
+        len(distinct) * rounds - len(items),
+        len(items),
+    )
+    if items:
+        module = PromptFitModule(
+            method.backbone, items, ImagesById(data), method.fit_config, method.variant, method.embeddings
+        )
+        run.trainer().fit(module)
+
+
+def evaluate_correspondence(config: DictConfig) -> list[MetricRecord]:
+    """Run the configured method and its baselines on the configured pairs, for every seed.
+
+    Leaves in the run folder: predictions, ``metrics.json``, ``comparisons.json`` and figures.
+    """
+    run = Run(config)
+    data = load_pairs(config)
+    protocol: PointProtocol = instantiate(config.protocol)
+    backbone = run.backbone()
+    store = PredictionStore(run.folder / "predictions", on_duplicate="replace")
+    scores: dict[str, list[PCK]] = {}
+    records: list[MetricRecord] = []
+    main = ""
+    for seed in seeds_of(config):
+        config.seed = seed
+        method = None
+        for node in [config.method, *(option("method", name, config) for name in config.baselines)]:
+            built = _predict(run, node, backbone, data, store, seed)
+            main, method = main or built.name, method or built
+            metric = score_points(store.predictions(built.name, seed), data.pairs, protocol)
+            scores.setdefault(built.name, []).append(metric)
+            new = _records(metric, built.name, backbone.name, data, seed)
+            records = run.keep(new)
+            run.log({f"{built.name}/{r.metric}": r.value for r in new if not r.extra})
+        if seed == seeds_of(config)[0] and method is not None:
+            draw_figures(run, method, data, store, protocol, seed)
+    _compare(run, main, scores, data)
+    return records
+
+
+def _predict(
+    run: Run, node: DictConfig, backbone: Backbone, data: PairDataset, store: PredictionStore, seed: int
+) -> CorrespondenceMethod:
+    method = build_method(instantiate(node), backbone, run.variant())
+    identity = config_hash(
+        {"method": node, "attention": run.config.attention, "backbone": backbone.fingerprint}
+    )
+    if isinstance(method, PromptFit):
+        fit_missing(run, with_store(method, run.config), data)
+    done = store.pair_ids(method.name, seed, identity)
+    todo = [pair for pair in data.pairs if pair.pair_id not in done]
+    log.info("%s, seed %d: %d pairs stored, %d to predict", method.name, seed, len(done), len(todo))
+    if todo:
+        keep = partial(store.add, method.name, seed, config_hash=identity)
+        module = PairPredictionModule(method, todo, ImagesById(data), lambda points: keep(predictions=points))
+        run.trainer().predict(module, return_predictions=False)
+        store.flush()
+    return method
+
+
+def _groups(pairs: Sequence[Pair]) -> dict[str, list[int]]:
+    """Places of the pairs of each breakdown: category, styles, and the difficulty tags."""
+    groups: dict[str, list[int]] = {}
+    for place, pair in enumerate(pairs):
+        for key, value in {"category": pair.category, **pair.tags}.items():
+            groups.setdefault(f"{key}={value}", []).append(place)
+    return dict(sorted(groups.items()))
+
+
+def _records(metric: PCK, method: str, backbone: str, data: PairDataset, seed: int) -> list[MetricRecord]:
+    """The overall scores, and those of every group of pairs."""
+    kind = getattr(data, "kind", "same")
+    dataset = data.name if kind == "same" else f"{data.name}_{kind}"
+    about = (TASK, method, backbone, dataset, data.split, metric.protocol.name)
+    values = {name: 100 * float(v) for name, v in metric.compute().items()}
+    records = [MetricRecord(*about, name, value, len(data.pairs), seed) for name, value in values.items()]
+    fractions = metric.per_pair()[1].numpy()
+    for group, places in _groups(data.pairs).items():
+        for name, value in zip(metric.names(), 100 * fractions[places].mean(0), strict=True):
+            extra = {"group": group, "average": "image"}
+            records.append(MetricRecord(*about, name, float(value), len(places), seed, extra))
+    return records
+
+
+def _compare(run: Run, main: str, scores: dict[str, list[PCK]], data: PairDataset) -> None:
+    """Differences of the method to its baselines: each pair's mean over seeds, bootstrapped over pairs."""
+    fractions = {name: np.mean([100 * m.per_pair()[1].numpy() for m in ms], 0) for name, ms in scores.items()}
+    rows = []
+    for name, values in fractions.items():
+        if name == main:
+            continue
+        for place, metric in enumerate(scores[main][0].names()):
+            interval = paired_bootstrap(fractions[main][:, place], values[:, place])
+            rows.append(
+                {
+                    "task": TASK,
+                    "method": main,
+                    "against": name,
+                    "dataset": data.name if getattr(data, "kind", "same") == "same" else f"{data.name}_cross",
+                    "protocol": scores[main][0].protocol.name,
+                    "metric": metric,
+                    "difference": round(interval.difference, 2),
+                    "interval95": [round(interval.low, 2), round(interval.high, 2)],
+                    "num_items": interval.num_items,
+                    "num_seeds": len(scores[main]),
+                }
+            )
+    keep_comparisons(run.folder / "comparisons.json", rows)
+
+
+def keep_comparisons(path: Path, rows: list[dict[str, object]]) -> None:
+    """Write comparisons, in the place of older ones of the same thing."""
+    old = json.loads(path.read_text()) if path.exists() else []
+    kept = {(r["task"], r["dataset"], r["method"], r["against"], r["metric"]): r for r in [*old, *rows]}
+    path.write_text("[\n" + ",\n".join(json.dumps(r) for r in kept.values()) + "\n]\n")
+
+
+def draw_figures(
+    run: Run,
+    method: CorrespondenceMethod,
+    data: PairDataset,
+    store: PredictionStore,
+    protocol: PointProtocol,
+    seed: int,
+) -> None:
+    """Pairs with their matches, and the heatmaps of the first of them."""
+    predicted = {(p.pair_id, p.keypoint): (p.x, p.y) for p in store.predictions(method.name, seed)}
+    loggers = [run.loggers] if run.loggers else []
+    for pair in data.pairs[: run.config.num_figures]:
+        source, target = data.image(pair.source_id), data.image(pair.target_id)
+        alpha = protocol.alphas[0]
+        figure = draw_matches(
+            source,
+            target,
+            pair.source_points,
+            [predicted[pair.pair_id, k] for k in pair.keypoints],
+            truth=pair.target_points,
+            threshold=alpha * protocol.threshold_length(pair),
+            names=pair.keypoints,
+            title=f"{method.name}: {pair.category}",
+            threshold_name=f"alpha {alpha:g}, protocol {protocol.name}",
+        )
+        log_figure(loggers, f"matches/{pair.pair_id}", figure, None, run.figures)
+    if not isinstance(method, PromptFit):
+        return
+    for pair in data.pairs[: run.config.num_heatmaps]:
+        target = data.image(pair.target_id)
+        query = pair.queries()[0]
+        (found,) = method.locate([query], target, f"{pair.dataset}/{pair.target_id}", heatmaps=True)
+        assert found.heatmap is not None
+        maps = {name: m.numpy() for name, m in found.layer_maps.items()} | {"mean": found.heatmap.numpy()}
+        figure = draw_heatmaps(
+            target, maps, point=found.point, title=f"{pair.keypoints[0]} of a {pair.category}"
+        )
+        log_figure(loggers, f"heatmaps/{pair.pair_id}-{pair.keypoints[0]}", figure, None, run.figures)
