@@ -63,7 +63,9 @@ class ImageCache:
 
     CHUNK = 250
 
-    def __init__(self, folder: str | Path, data: CaptionedImages, image_size: int, num_workers: int = 2) -> None:
+    def __init__(
+        self, folder: str | Path, data: CaptionedImages, image_size: int, num_workers: int = 2
+    ) -> None:
         key = {"name": data.name, "split": data.split, "num_images": len(data), "image_size": image_size}
         self.folder = Path(folder)
         done = self.folder / "captions.json"

@@ -53,7 +53,9 @@ class CaptionedImageFolder:
         self.name = self.root.name
         index = self.root / "metadata.jsonl"
         if not index.is_file():
-            raise DataError(f"expected {index} with one file_name and text a line, found none; write it first")
+            raise DataError(
+                f"expected {index} with one file_name and text a line, found none; write it first"
+            )
         self.rows: list[tuple[str, str]] = []
         for number, line in enumerate(index.read_text(encoding="utf-8").splitlines(), 1):
             if not line.strip():
@@ -63,13 +65,15 @@ class CaptionedImageFolder:
                 self.rows.append((str(record["file_name"]), str(record["text"])))
             except (ValueError, KeyError, TypeError):
                 raise DataError(
-                    f"expected file_name and text in line {number} of {index}, found {line[:60]!r}; mend that line"
+                    f"expected file_name and text in line {number} of {index}, found {line[:60]!r}; mend it"
                 ) from None
             if not (self.root / self.rows[-1][0]).resolve().is_relative_to(self.root.resolve()):
                 raise DataError(f"expected files inside of {root}, found {self.rows[-1][0]}; move it there")
         self.rows = self.rows[:num_images]
         if not self.rows:
-            raise DataError(f"expected captioned images in {index}, found none; add lines or choose another folder")
+            raise DataError(
+                f"expected captioned images in {index}, found none; add lines or choose another folder"
+            )
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -8,7 +8,8 @@ from typing import Any
 import lightning
 import torch
 import torch.nn.functional as F
-from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -39,7 +40,7 @@ class DiffusionModule(lightning.LightningModule):
         lr: peak learning rate of AdamW.
         max_steps: length of the schedule in steps.
         prompt_dropout: share of prompts that are replaced by the empty one.
-        snr_gamma: clamp of the loss weight min(SNR, gamma) / SNR (Hang et al. 2023, equation 8); 0: no weight.
+        snr_gamma: clamp of the loss weight min(SNR, gamma) / SNR (Hang et al. 2023, equation 8); 0: none.
     """
 
     def __init__(
@@ -53,9 +54,11 @@ class DiffusionModule(lightning.LightningModule):
         snr_gamma: float = 5.0,
     ) -> None:
         super().__init__()
-        self.unet = UNet2DConditionModel(**unet).to(memory_format=torch.channels_last)
+        self.unet = UNet2DConditionModel(**unet)
         self.text_encoder = CLIPTextModel(CLIPTextConfig(**text_encoder))
         self.scheduler = sd_scheduler()
+        self.empty_prompt: Tensor
+        self.alphas: Tensor
         self.register_buffer("empty_prompt", empty_prompt.long())
         self.register_buffer("alphas", self.scheduler.alphas_cumprod.clone())
         self.lr, self.max_steps = lr, max_steps
@@ -70,7 +73,7 @@ class DiffusionModule(lightning.LightningModule):
         t = torch.randint(0, len(self.alphas), (len(latents),), device=latents.device)
         noise = torch.randn_like(latents)
         alpha = self.alphas[t][:, None, None, None]
-        noisy = (alpha.sqrt() * latents + (1 - alpha).sqrt() * noise).contiguous(memory_format=torch.channels_last)
+        noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
         predicted = self.unet(noisy, t, prompt).sample
         error = F.mse_loss(predicted.float(), noise, reduction="none").mean((1, 2, 3))
         snr = (alpha / (1 - alpha)).flatten()

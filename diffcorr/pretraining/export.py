@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from diffcorr.pretraining.diffusion import sd_scheduler
@@ -33,7 +35,11 @@ def export(pipeline: StableDiffusionPipeline, folder: str | Path, max_shard_size
     """Write the pipeline in fp16; the parts handed in are left as they were."""
     parts = {
         name: type(part).from_config(part.config) if hasattr(part, "from_config") else type(part)(part.config)
-        for name, part in (("vae", pipeline.vae), ("unet", pipeline.unet), ("text_encoder", pipeline.text_encoder))
+        for name, part in (
+            ("vae", pipeline.vae),
+            ("unet", pipeline.unet),
+            ("text_encoder", pipeline.text_encoder),
+        )
     }
     for name, part in parts.items():
         part.load_state_dict(getattr(pipeline, name).state_dict())
@@ -43,7 +49,11 @@ def export(pipeline: StableDiffusionPipeline, folder: str | Path, max_shard_size
 
 
 def sample(
-    pipeline: StableDiffusionPipeline, captions: list[str], seed: int = 0, steps: int = 30, guidance: float = 5.0
+    pipeline: StableDiffusionPipeline,
+    captions: list[str],
+    seed: int = 0,
+    steps: int = 30,
+    guidance: float = 5.0,
 ) -> list:
     """Generate one picture for each caption, (S, S, 3) uint8 each; one seed gives the same pictures."""
     size = pipeline.vae.config.sample_size

@@ -11,13 +11,15 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import lightning
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
 from transformers import CLIPTokenizer
 
@@ -84,11 +86,13 @@ class Pretraining:
         self.seed, self.num_workers, self.checkpoint_minutes = seed, num_workers, checkpoint_minutes
         self.report: dict[str, Any] = {"seed": seed}
 
-    def run(self, make_trainer: TrainerMaker, callbacks: Callable[[Pretraining], list[Callback]] | None = None) -> Path:
+    def run(
+        self, make_trainer: TrainerMaker, callbacks: Callable[[Pretraining], list[Callback]] | None = None
+    ) -> Path:
         """Run all stages and export.
 
         Args:
-            make_trainer: called with ``callbacks``, ``max_steps`` and ``enable_checkpointing``; gives a Trainer.
+            make_trainer: gives a Trainer from ``callbacks``, ``max_steps`` and ``enable_checkpointing``.
             callbacks: further callbacks of the diffusion stage, such as sample sheets.
 
         Returns:
@@ -121,7 +125,6 @@ class Pretraining:
             torch.manual_seed(self.seed)
             config = {"sample_size": self.image_size, **self.vae_config}
             module = AutoencoderModule(config, lr=stage.lr, max_steps=stage.max_steps, **stage.extra)
-            module.vae.to(memory_format=torch.channels_last)
             self._fit("autoencoder", module, {"image": cache.images}, make_trainer, [])
             module.vae.save_pretrained(folder)
         return AutoencoderKL.from_pretrained(folder).eval()
@@ -135,7 +138,9 @@ class Pretraining:
             with open(path.with_suffix(".part"), "wb") as file:
                 np.save(file, latents.numpy(), allow_pickle=False)
             path.with_suffix(".part").replace(path)
-        self.vae.register_to_config(scaling_factor=json.loads((self.work / "scaling_factor.json").read_text()))
+        self.vae.register_to_config(
+            scaling_factor=json.loads((self.work / "scaling_factor.json").read_text())
+        )
         return np.load(path, mmap_mode="r", allow_pickle=False)
 
     def _ids(self, texts: list[str]) -> np.ndarray:
@@ -154,7 +159,11 @@ class Pretraining:
     ) -> DiffusionModule:
         stage = self.stages["diffusion"]
         torch.manual_seed(self.seed)
-        sizes = {"sample_size": latents.shape[-1], "in_channels": latents.shape[1], "out_channels": latents.shape[1]}
+        sizes = {
+            "sample_size": latents.shape[-1],
+            "in_channels": latents.shape[1],
+            "out_channels": latents.shape[1],
+        }
         special = {"bos_token_id": self.tokenizer.bos_token_id, "eos_token_id": self.tokenizer.eos_token_id}
         text = {
             **self.text_config,
@@ -168,7 +177,9 @@ class Pretraining:
         unet = {**sizes, "cross_attention_dim": text["hidden_size"], **self.unet_config}
         empty = torch.as_tensor(self._ids([""])[0])
         module = DiffusionModule(unet, text, empty, lr=stage.lr, max_steps=stage.max_steps, **extra)
-        self._fit("diffusion", module, {"latents": latents, "tokens": tokens}, make_trainer, [ema, *callbacks])
+        self._fit(
+            "diffusion", module, {"latents": latents, "tokens": tokens}, make_trainer, [ema, *callbacks]
+        )
         return module.eval()
 
     def _fit(
@@ -181,14 +192,20 @@ class Pretraining:
     ) -> None:
         stage, folder = self.stages[name], self.work / name
         checkpoint = ModelCheckpoint(
-            folder, filename="{step}", save_last=True, save_top_k=1, train_time_interval=_minutes(self.checkpoint_minutes)
+            folder,
+            filename="{step}",
+            save_last=True,
+            save_top_k=1,
+            train_time_interval=timedelta(minutes=self.checkpoint_minutes),
         )
         last = folder / "last.ckpt"
         resumed = last.is_file()
         done = torch.load(last, weights_only=True, map_location="cpu")["global_step"] if resumed else 0
         # A resumed run draws a new order, so that it does not see the same first batches twice.
         loader = shuffled(arrays, stage.batch_size, stage.max_steps, self.seed + done)
-        trainer = make_trainer(callbacks=[checkpoint, *callbacks], max_steps=stage.max_steps, enable_checkpointing=True)
+        trainer = make_trainer(
+            callbacks=[checkpoint, *callbacks], max_steps=stage.max_steps, enable_checkpointing=True
+        )
         start = time.perf_counter()
         trainer.fit(module, loader, ckpt_path=str(last) if resumed else None, weights_only=True)
         self.report[name] = {
@@ -200,9 +217,3 @@ class Pretraining:
             "parameters": sum(p.numel() for p in module.parameters()),
             **{k: round(float(v), 5) for k, v in trainer.callback_metrics.items()},
         }
-
-
-def _minutes(minutes: float) -> Any:
-    from datetime import timedelta
-
-    return timedelta(minutes=minutes)

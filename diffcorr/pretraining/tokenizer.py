@@ -12,7 +12,9 @@ from transformers import CLIPTokenizer
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 
-def train_tokenizer(captions: Iterable[str], folder: str | Path, vocab_size: int, max_length: int) -> CLIPTokenizer:
+def train_tokenizer(
+    captions: Iterable[str], folder: str | Path, vocab_size: int, max_length: int
+) -> CLIPTokenizer:
     """Train BPE merges on captions and write ``vocab.json`` and ``merges.txt``.
 
     Args:

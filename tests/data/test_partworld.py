@@ -35,7 +35,10 @@ def test_a_scene_depends_on_its_seed_alone_also_across_processes():
     again = draw_scene((1, 3, 17))
     assert np.array_equal(here.image, again.image)
     assert here.caption == again.caption
-    code = "from diffcorr.data.partworld import draw_scene; s = draw_scene((1, 3, 17)); print(s.caption, s.image.sum())"
+    code = (
+        "from diffcorr.data.partworld import draw_scene as draw; s = draw((1, 3, 17));"
+        "print(s.caption, s.image.sum())"
+    )
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert other.stdout.strip() == f"{here.caption} {here.image.sum()}"
     assert not np.array_equal(here.image, draw_scene((1, 3, 18)).image)
@@ -57,15 +60,20 @@ def test_annotations_agree_with_the_pixels(index):
     assert scene.image.dtype == np.uint8
     x0, y0, x1, y1 = scene.bbox
     ys, xs = np.nonzero(scene.object_mask)
-    assert x0 - 1 <= xs.min() and xs.max() < x1 + 1 and y0 - 1 <= ys.min() and ys.max() < y1 + 1
-    assert 0 <= x0 < x1 <= SIZE and 0 <= y0 < y1 <= SIZE
+    assert x0 - 1 <= xs.min()
+    assert xs.max() < x1 + 1
+    assert y0 - 1 <= ys.min()
+    assert ys.max() < y1 + 1
+    assert 0 <= x0 < x1 <= SIZE
+    assert 0 <= y0 < y1 <= SIZE
     category = CLASSES.index(scene.category)
     assert (scene.label[scene.object_mask] == category).all()
     assert ((scene.part_mask > 0) == scene.object_mask).all()
     assert {CLASSES[i] for i in np.unique(scene.label)} <= set(CATEGORIES) | set(BACKGROUNDS)
     for name, (x, y) in scene.keypoints.items():
         if scene.visible[name]:
-            assert 0 <= x < SIZE and 0 <= y < SIZE
+            assert 0 <= x < SIZE
+            assert 0 <= y < SIZE
             near = scene.object_mask[max(0, int(y) - 3) : int(y) + 4, max(0, int(x) - 3) : int(x) + 4]
             assert near.any(), name
     assert sum(scene.visible.values()) >= 4
@@ -126,7 +134,8 @@ def test_segmentation_set():
     data = PartWorldSegmentation("test")
     assert isinstance(data, SegmentationDataset)
     counts = Counter(data[i]["tags"]["category"] for i in range(len(data)))
-    assert len(data) == 90 and set(counts.values()) == {10}
+    assert len(data) == 90
+    assert set(counts.values()) == {10}
     assert all(len(np.unique(data[i]["label"])) >= 2 for i in range(len(data)))
 
 

@@ -57,7 +57,12 @@ def recipe(folder, work, steps=3):
             "up_block_types": ["CrossAttnUpBlock2D"] * 2,
             "attention_head_dim": 2,
         },
-        text_encoder={"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2},
+        text_encoder={
+            "hidden_size": 16,
+            "intermediate_size": 32,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+        },
         tokenizer={"vocab_size": 300, "max_length": 10},
         autoencoder_stage=StageConfig(steps, 4, 1e-3, {"kl_weight": 1e-3}),
         diffusion_stage=StageConfig(steps, 4, 1e-3, {"ema_decay": 0.5}),
@@ -67,7 +72,11 @@ def recipe(folder, work, steps=3):
 
 def maker():
     return functools.partial(
-        lightning.Trainer, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False
+        lightning.Trainer,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
     )
 
 
@@ -98,7 +107,7 @@ def test_latents_have_unit_deviation(folder, tmp_path):
     images = torch.as_tensor(np.load(tmp_path / "images" / "images.npy", allow_pickle=False)).float()
     with torch.no_grad():
         mean = made.vae.encode(images.permute(0, 3, 1, 2) / 127.5 - 1).latent_dist.mean * factor
-    assert np.allclose(latents, mean.numpy(), atol=5e-3)
+    assert np.allclose(latents, mean.numpy(), atol=3e-2)  # encoded in bf16
 
 
 def test_a_run_that_was_cut_off_goes_on_where_it_stopped(folder, tmp_path):
@@ -131,7 +140,10 @@ def test_tokenizer_round_trip_and_unknown_letters(tmp_path):
     assert tokenizer.tokenize("a red house") == ["a</w>", "red</w>", "house</w>"]
     ids = tokenizer("a red zèbra, 日", padding="max_length", truncation=True).input_ids
     assert len(ids) == 12
-    assert tokenizer.decode(tokenizer("A blue fish").input_ids, skip_special_tokens=True).strip() == "a blue fish"
+    assert (
+        tokenizer.decode(tokenizer("A blue fish").input_ids, skip_special_tokens=True).strip()
+        == "a blue fish"
+    )
     assert CLIPTokenizer.from_pretrained(tmp_path).get_vocab() == tokenizer.get_vocab()
 
 
@@ -151,7 +163,11 @@ def test_cache_is_rebuilt_when_the_data_changes(folder, tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("", "found none"), ('{"file_name": "a.png"}', "line 1"), ('{"file_name": "../a.png", "text": "x"}', "inside of")],
+    [
+        ("", "found none"),
+        ('{"file_name": "a.png"}', "line 1"),
+        ('{"file_name": "../a.png", "text": "x"}', "inside of"),
+    ],
 )
 def test_bad_metadata_is_one_line(tmp_path, text, message):
     (tmp_path / "metadata.jsonl").write_text(text)
@@ -166,7 +182,9 @@ def test_unreadable_and_truncated_images_are_one_line(tmp_path):
     (tmp_path / "text.png").write_text("no image")
     with pytest.raises(ImageError, match="readable image"):
         read_image(tmp_path / "text.png")
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(tmp_path / "a.png")
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(
+        tmp_path / "a.png"
+    )
     (tmp_path / "cut.png").write_bytes((tmp_path / "a.png").read_bytes()[:3000])
     with pytest.raises(ImageError, match="readable image"):
         read_image(tmp_path / "cut.png")

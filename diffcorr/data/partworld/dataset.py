@@ -220,6 +220,6 @@ def test_list_hash() -> str:
             np.round([*p.source_bbox, *p.target_bbox], 1).tolist(),
         ]
         for kind in ("same", "cross")
-        for p in PartWorldPairs("test", kind).pairs  # type: ignore[arg-type]
+        for p in PartWorldPairs("test", kind).pairs
     ]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()

@@ -142,7 +142,7 @@ class Textures:
     def water(self) -> Float:
         """Ripples that lie level."""
         bend = 0.35 * np.sin(2 * np.pi * self.rng.uniform(2, 4) * self.x)
-        return 0.8 * np.sin(2 * np.pi * (self.rng.uniform(9, 15) * self.y + bend))
+        return np.asarray(0.8 * np.sin(2 * np.pi * (self.rng.uniform(9, 15) * self.y + bend)), np.float32)
 
 
 def _blur(image: Float, radius: float) -> Float:

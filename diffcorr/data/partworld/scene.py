@@ -215,7 +215,7 @@ def _attempt(rng: Rng, category: str) -> Scene | None:
     if sum(visible.values()) < MIN_VISIBLE:
         return None
     ys, xs = np.nonzero(whole)
-    bbox = (xs.min() / 2, ys.min() / 2, (xs.max() + 1) / 2, (ys.max() + 1) / 2)
+    bbox = (float(xs.min()) / 2, float(ys.min()) / 2, float(xs.max() + 1) / 2, float(ys.max() + 1) / 2)
     outline = np.concatenate([pose(p) for part in shape.parts for p in part.polygons])
     caption = f"{STYLE_WORDS[style]} of {_describe(category, parts, rng)}"
     if shape.faces:
@@ -236,7 +236,7 @@ def _attempt(rng: Rng, category: str) -> Scene | None:
         style,
         keypoints,
         visible,
-        tuple(map(float, bbox)),
+        bbox,
         thing == 1,
         part_of[centre_index].astype(np.int64),
         part_names,

@@ -51,7 +51,7 @@ def poly(*points: Sequence[float]) -> Polygon:
     return np.asarray(points, dtype=np.float64)
 
 
-def limb(points: Sequence[Sequence[float]], w0: float, w1: float) -> Polygon:
+def limb(points: Sequence[Sequence[float]] | Polygon, w0: float, w1: float) -> Polygon:
     """A tapering stroke along a polyline, ``w0`` wide at its start and ``w1`` at its end."""
     p = np.asarray(points, dtype=np.float64)
     direction = np.gradient(p, axis=0)
