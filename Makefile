@@ -1,5 +1,5 @@
 # `make help` lists the targets: a target's line ends in its description after "##".
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -22,8 +22,8 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: install  ## fit, match, segment, score and draw on the embedded model (outputs/demo, minutes on 2 cores)
 	$(BIN)/python eval.py task=samples experiment=demo
-	$(BIN)/python eval.py task=correspondence experiment=demo
-	$(BIN)/python eval.py task=segmentation experiment=demo
+	$(BIN)/python eval.py task=correspondence experiment=demo data.num_pairs=24
+	$(BIN)/python eval.py task=segmentation experiment=demo data.num_images=24
 
 test: install  ## run the tests (seconds to a few minutes)
 	$(BIN)/python -m pytest
@@ -46,7 +46,10 @@ bench: install  ## measure the speed of the fast paths against the plain one
 results: install  ## score the whole test list and the segmentation split for three seeds
 	$(BIN)/python eval.py task=correspondence experiment=partworld
 	$(BIN)/python eval.py task=segmentation experiment=partworld
-	mkdir -p docs/results && cp outputs/partworld/metrics.json docs/results/partworld.json
+	$(BIN)/python eval.py task=correspondence experiment=partworld data=partworld_cross
+	mkdir -p docs/results
+	cp outputs/partworld/metrics.json docs/results/partworld.json
+	cp outputs/partworld/comparisons.json docs/results/partworld_comparisons.json
 
 pretrain: install  ## train the embedded model anew (hours on a CPU)
 	$(BIN)/python train.py experiment=pretrain_tiny

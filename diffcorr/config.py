@@ -22,13 +22,18 @@ from typing import Any, Literal
 import hydra
 import torch
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException, MissingConfigException
+from hydra.types import RunMode
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from diffcorr.errors import DiffcorrError, UnknownNameError
 from diffcorr.stores.files import writable_folder, write_atomic
+
+# Notices of libraries that no user of an entry point can act on: there is no need of torchvision here.
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 _PACKAGES = (
     "torch",
@@ -81,9 +86,16 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], object]], 
 
     A :class:`~diffcorr.errors.DiffcorrError`, an unknown option or a missing value ends the command
     with its message on stderr and exit status 1; anything else is a defect and keeps its traceback.
+    In a sweep, each job's ``output_dir`` is a numbered folder of its own inside the configured one.
     """
 
     def decorate(task: Callable[[DictConfig], object]) -> Callable[[], None]:
+        def job(config: DictConfig) -> object:
+            run = HydraConfig.get()
+            if run.mode == RunMode.MULTIRUN:
+                config.output_dir = run.runtime.output_dir
+            return task(config)
+
         @functools.wraps(task)
         def main() -> None:
             # Hydra would print its own many-line report; with this it lets the exception through.
@@ -94,7 +106,7 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], object]], 
             def observed(config: DictConfig) -> object:
                 nonlocal begun
                 begun = True
-                return task(config)
+                return job(config)
 
             run = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=config_name)
             try:
@@ -178,13 +190,17 @@ def run_metadata(seed: int | None = None) -> dict[str, Any]:
     }
 
 
-def prepare_run_folder(path: str | os.PathLike[str], config: Any = None, seed: int | None = None) -> Path:
+def prepare_run_folder(
+    path: str | os.PathLike[str], config: Any = None, seed: int | None = None, task: str | None = None
+) -> Path:
     """Create the folder of a run, before any work starts, and leave its description there.
 
     Args:
         path: the folder; created where missing.
         config: written, resolved, as ``config.yaml``.
         seed: goes into ``run.json`` beside :func:`run_metadata`.
+        task: where given, the files are ``config-<task>.yaml`` and ``run-<task>.json``, so that several
+            tasks can share a folder.
 
     Returns:
         The folder.
@@ -194,6 +210,7 @@ def prepare_run_folder(path: str | os.PathLike[str], config: Any = None, seed: i
         DiffcorrError: the configuration has a missing value.
     """
     folder = writable_folder(path)
+    suffix = f"-{task}" if task else ""
     if config is not None:
         try:
             container = OmegaConf.create(config) if not OmegaConf.is_config(config) else config
@@ -201,9 +218,9 @@ def prepare_run_folder(path: str | os.PathLike[str], config: Any = None, seed: i
             OmegaConf.to_container(container, resolve=True, throw_on_missing=True)
         except OmegaConfBaseException as error:
             raise _config_error(error) from error
-        write_atomic(folder / "config.yaml", lambda to: to.write_text(text, encoding="utf-8"))
+        write_atomic(folder / f"config{suffix}.yaml", lambda to: to.write_text(text, encoding="utf-8"))
     metadata = json.dumps(run_metadata(seed), indent=2) + "\n"
-    write_atomic(folder / "run.json", lambda to: to.write_text(metadata, encoding="utf-8"))
+    write_atomic(folder / f"run{suffix}.json", lambda to: to.write_text(metadata, encoding="utf-8"))
     return folder
 
 

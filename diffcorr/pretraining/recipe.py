@@ -24,6 +24,7 @@ from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheck
 from transformers import CLIPTokenizer
 
 from diffcorr.data.image_cache import CaptionedImages, ImageCache
+from diffcorr.errors import BackboneError
 from diffcorr.pretraining.autoencoder import AutoencoderModule, encode_all
 from diffcorr.pretraining.batches import shuffled
 from diffcorr.pretraining.diffusion import DiffusionModule
@@ -58,6 +59,8 @@ class Pretraining:
         tokenizer: ``vocab_size`` and ``max_length``.
         autoencoder_stage: how the first stage trains.
         diffusion_stage: how the second stage trains; ``ema_decay`` among its extras.
+        init_from: a diffusers folder to go on from: its autoencoder and tokenizer are taken as they are, its
+            U-Net and text encoder are trained further; their configs have to be the ones given here.
         seed: of weights, order and noise.
         num_workers: processes that draw or decode images.
         checkpoint_minutes: time between checkpoints.
@@ -75,6 +78,7 @@ class Pretraining:
         tokenizer: Mapping[str, int],
         autoencoder_stage: StageConfig,
         diffusion_stage: StageConfig,
+        init_from: str | None = None,
         seed: int = 0,
         num_workers: int = 2,
         checkpoint_minutes: float = 5,
@@ -84,7 +88,12 @@ class Pretraining:
         self.text_config, self.tokenizer_config = dict(text_encoder), dict(tokenizer)
         self.stages = {"autoencoder": autoencoder_stage, "diffusion": diffusion_stage}
         self.seed, self.num_workers, self.checkpoint_minutes = seed, num_workers, checkpoint_minutes
+        self.init_from = Path(init_from) if init_from else None
+        if self.init_from and not (self.init_from / "model_index.json").is_file():
+            raise BackboneError(f"expected a diffusers folder in init_from, found none at {init_from}")
         self.report: dict[str, Any] = {"seed": seed}
+        if self.init_from:
+            self.report["init_from"] = self.init_from.name
 
     def run(
         self, make_trainer: TrainerMaker, callbacks: Callable[[Pretraining], list[Callback]] | None = None
@@ -110,16 +119,19 @@ class Pretraining:
 
     def pipeline(self, module: DiffusionModule) -> StableDiffusionPipeline:
         """Text-to-image with the module's present weights."""
-        return as_pipeline(self.vae, module.unet, module.text_encoder, self.tokenizer)
+        vae = self.vae.to(module.device)
+        return as_pipeline(vae, module.unet, module.text_encoder, self.tokenizer)
 
     def _tokenizer(self, cache: ImageCache) -> CLIPTokenizer:
+        if self.init_from:
+            return CLIPTokenizer.from_pretrained(self.init_from / "tokenizer")
         folder = self.work / "tokenizer"
         if (folder / "tokenizer_config.json").is_file():
             return CLIPTokenizer.from_pretrained(folder)
         return train_tokenizer(cache.captions[:20_000], folder, **self.tokenizer_config)
 
     def _autoencoder(self, cache: ImageCache, make_trainer: TrainerMaker) -> AutoencoderKL:
-        folder = self.work / "vae"
+        folder = self.init_from / "vae" if self.init_from else self.work / "vae"
         if not (folder / "config.json").is_file():
             stage = self.stages["autoencoder"]
             torch.manual_seed(self.seed)
@@ -127,13 +139,18 @@ class Pretraining:
             module = AutoencoderModule(config, lr=stage.lr, max_steps=stage.max_steps, **stage.extra)
             self._fit("autoencoder", module, {"image": cache.images}, make_trainer, [])
             module.vae.save_pretrained(folder)
-        return AutoencoderKL.from_pretrained(folder).eval()
+        return AutoencoderKL.from_pretrained(folder, low_cpu_mem_usage=False).float().eval()
 
     def _latents(self, cache: ImageCache) -> np.ndarray:
         path = self.work / "latents.npy"
         if not path.is_file():
             log.info("encoding %d images", len(cache))
-            latents, factor = encode_all(self.vae, cache.images)
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            latents, factor = encode_all(self.vae.to(device), cache.images)
+            self.vae.to("cpu")
+            if self.init_from:
+                given = float(self.vae.config["scaling_factor"])
+                latents, factor = (latents.float() * (given / factor)).half(), given
             (self.work / "scaling_factor.json").write_text(json.dumps(factor))
             with open(path.with_suffix(".part"), "wb") as file:
                 np.save(file, latents.numpy(), allow_pickle=False)
@@ -177,6 +194,10 @@ class Pretraining:
         unet = {**sizes, "cross_attention_dim": text["hidden_size"], **self.unet_config}
         empty = torch.as_tensor(self._ids([""])[0])
         module = DiffusionModule(unet, text, empty, lr=stage.lr, max_steps=stage.max_steps, **extra)
+        if self.init_from:
+            start = StableDiffusionPipeline.from_pretrained(self.init_from, safety_checker=None)
+            module.unet.load_state_dict(start.unet.state_dict())
+            module.text_encoder.load_state_dict(start.text_encoder.state_dict())
         self._fit(
             "diffusion", module, {"latents": latents, "tokens": tokens}, make_trainer, [ema, *callbacks]
         )

@@ -31,7 +31,7 @@ class Run:
 
     def __init__(self, config: DictConfig) -> None:
         self.config = config
-        self.folder = prepare_run_folder(config.output_dir, config, config.seed)
+        self.folder = prepare_run_folder(config.output_dir, config, config.seed, config.task)
         self.figures = self.folder / "figures"
         lightning.seed_everything(config.seed, verbose=False)
         self.loggers: Any = instantiate(config.logger)

@@ -47,7 +47,7 @@ def test_correspondence_leaves_a_complete_run_folder(toy, tmp_path):
     comparisons = json.loads((run / "comparisons.json").read_text())
     assert {c["against"] for c in comparisons} == methods - {"prompt_fit"}
     assert all(c["interval95"][0] <= c["difference"] <= c["interval95"][1] for c in comparisons)
-    assert (run / "config.yaml").exists()
+    assert (run / "config-correspondence.yaml").exists()
     assert (run / "report.md").read_text().count("prompt_fit") == 1
     for name in ("scores", "matches", "heatmaps"):
         assert list((run / "figures").rglob(f"*{name}*"))
