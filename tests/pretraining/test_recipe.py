@@ -105,7 +105,7 @@ def test_latents_have_unit_deviation(folder, tmp_path):
     images = torch.as_tensor(np.load(tmp_path / "images" / "images.npy", allow_pickle=False)).float()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         mean = made.vae.encode(images.permute(0, 3, 1, 2) / 127.5 - 1).latent_dist.mean.float() * factor
-    assert np.allclose(latents, mean.float().numpy(), rtol=1e-2, atol=1e-2)  # encoded in bf16
+    assert np.allclose(latents, mean.float().numpy(), atol=5e-2)  # a few steps of bf16
 
 
 def test_a_run_that_was_cut_off_goes_on_where_it_stopped(folder, tmp_path):
