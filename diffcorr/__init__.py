@@ -1,3 +1,34 @@
-"""diffcorr asks frozen diffusion models where things are."""
+"""diffcorr asks frozen diffusion models where things are.
+
+from diffcorr import Matcher, Segmenter
+
+match = Matcher.from_pretrained("tiny").match("a.jpg", "b.jpg", [(120, 88), (40, 60)])
+match.plot("match.png")
+Segmenter.from_pretrained("tiny").segment("a.jpg").plot("masks.png")
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from diffcorr.matcher import Match, Matcher
+    from diffcorr.segmenter import Segmentation, Segmenter
 
 __version__ = "0.1.0"
+
+__all__ = ["Match", "Matcher", "Segmentation", "Segmenter", "__version__"]
+
+_HOMES = {"Match": "matcher", "Matcher": "matcher", "Segmentation": "segmenter", "Segmenter": "segmenter"}
+
+
+def __getattr__(name: str) -> object:
+    # On first use: whoever imports one small module of the package does not wait for torch and diffusers.
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

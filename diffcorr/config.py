@@ -153,6 +153,34 @@ def instantiate(config: Any, *args: Any, **kwargs: Any) -> Any:
         raise _config_error(error) from error
 
 
+def option_names(group: str) -> list[str]:
+    """The options of a config group: its files without suffix, sorted."""
+    return sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
+
+
+def load_option(group: str, name: str, root: Mapping[str, object] | None = None) -> DictConfig:
+    """One file of a config group with the files that it builds on, without any state of Hydra.
+
+    Args:
+        group: such as ``"method"``.
+        name: of the file, without suffix.
+        root: what its interpolations refer to.
+
+    Raises:
+        UnknownNameError: there is no such file; lists those there are.
+    """
+    if name not in (known := option_names(group)):
+        raise UnknownNameError(group, name, known)
+    node = OmegaConf.load(config_folder() / group / f"{name}.yaml")
+    assert isinstance(node, DictConfig)
+    for base in node.pop("defaults", []):
+        if base != "_self_":
+            node = OmegaConf.merge(load_option(group, base), node)
+    assert isinstance(node, DictConfig)
+    node._set_parent(root if isinstance(root, DictConfig) else OmegaConf.create(dict(root or {})))
+    return node
+
+
 def config_hash(config: Any) -> str:
     """Twelve hexadecimal digits that identify a configuration by its values.
 

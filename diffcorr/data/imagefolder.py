@@ -5,34 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
-
+from diffcorr.data.images import read_image
 from diffcorr.data.partworld.dataset import CaptionedImage
-from diffcorr.errors import DataError, ImageError
-from diffcorr.types import UInt8Image
-
-
-def read_image(path: str | Path) -> UInt8Image:
-    """Read any picture that Pillow knows as RGB, turned upright by its EXIF flag.
-
-    Returns:
-        (H, W, 3), values 0..255. Transparency is laid on white; of an animation the first frame is taken.
-
-    Raises:
-        ImageError: no such file, no image, or one cut off in the middle.
-    """
-    try:
-        with Image.open(path) as raw:
-            upright = ImageOps.exif_transpose(raw)
-            if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
-                rgba = upright.convert("RGBA")
-                upright = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-            return np.asarray(upright.convert("RGB"))
-    except FileNotFoundError:
-        raise ImageError(f"expected an image, found no file at {path}; check the path") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ImageError(f"expected a readable image at {path}, found {error}; replace the file") from None
+from diffcorr.errors import DataError
 
 
 class CaptionedImageFolder:

@@ -119,7 +119,8 @@ class Pretraining:
 
     def pipeline(self, module: DiffusionModule) -> StableDiffusionPipeline:
         """Text-to-image with the module's present weights."""
-        vae = self.vae.to(module.device)
+        vae: Any = self.vae
+        vae.to(module.device)
         return as_pipeline(vae, module.unet, module.text_encoder, self.tokenizer)
 
     def _tokenizer(self, cache: ImageCache) -> CLIPTokenizer:
@@ -146,8 +147,9 @@ class Pretraining:
         if not path.is_file():
             log.info("encoding %d images", len(cache))
             device = "cuda" if torch.cuda.is_available() else "cpu"
-            latents, factor = encode_all(self.vae.to(device), cache.images)
-            self.vae.to("cpu")
+            vae: Any = self.vae
+            latents, factor = encode_all(vae.to(device), cache.images)
+            vae.to("cpu")
             if self.init_from:
                 given = float(self.vae.config["scaling_factor"])
                 latents, factor = (latents.float() * (given / factor)).half(), given

@@ -13,8 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from diffcorr.attention.base import AttentionVariant
 from diffcorr.backbones.base import Backbone
-from diffcorr.config import config_folder, instantiate, prepare_run_folder
-from diffcorr.errors import UnknownNameError
+from diffcorr.config import instantiate, prepare_run_folder, run_metadata
 from diffcorr.stores.records import MetricRecord, read_records, write_records
 from diffcorr.types import PairDataset, UInt8Image
 
@@ -35,6 +34,9 @@ class Run:
         self.figures = self.folder / "figures"
         lightning.seed_everything(config.seed, verbose=False)
         self.loggers: Any = instantiate(config.logger)
+        if self.loggers:
+            described = OmegaConf.to_container(config, resolve=True)
+            self.loggers.log_hyperparams({"config": described, "run": run_metadata(config.seed)})
         # a run builds several trainers, each of which would say anew which devices there are
         logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
         warnings.filterwarnings("ignore", "predict returned None")
@@ -73,26 +75,6 @@ class Run:
 def _key(record: MetricRecord) -> tuple[object, ...]:
     fields = {k: v for k, v in record.to_dict().items() if k not in ("value", "num_items")}
     return tuple(sorted((k, str(v)) for k, v in fields.items()))
-
-
-def option(group: str, name: str, root: DictConfig) -> DictConfig:
-    """The configuration of one more option of a group, such as a baseline beside the main method.
-
-    Args:
-        group: folder of the configuration, e.g. ``method``.
-        name: file in it, without suffix.
-        root: the whole configuration, which its interpolations refer to.
-
-    Raises:
-        UnknownNameError: there is no such option.
-    """
-    path = config_folder() / group / f"{name}.yaml"
-    if not path.is_file():
-        raise UnknownNameError(group, name, sorted(p.stem for p in path.parent.glob("*.yaml")))
-    node = OmegaConf.load(path)
-    assert isinstance(node, DictConfig)
-    node._set_parent(root)
-    return node
 
 
 class ImagesById(Mapping[str, UInt8Image]):

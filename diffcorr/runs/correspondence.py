@@ -12,14 +12,14 @@ import numpy as np
 from omegaconf import DictConfig
 
 from diffcorr.backbones.base import Backbone
-from diffcorr.config import config_hash, instantiate
+from diffcorr.config import config_hash, instantiate, load_option
 from diffcorr.correspondence import PromptFit, PromptFitModule, build_method
 from diffcorr.correspondence.base import CorrespondenceMethod
 from diffcorr.correspondence.predict_module import PairPredictionModule
 from diffcorr.errors import DataError
 from diffcorr.metrics import PCK, PointProtocol, paired_bootstrap, score_points
 from diffcorr.reports import draw_heatmaps, draw_matches, log_figure
-from diffcorr.runs.common import ImagesById, Run, option, seeds_of
+from diffcorr.runs.common import ImagesById, Run, seeds_of
 from diffcorr.stores.embeddings import EmbeddingStore
 from diffcorr.stores.predictions import PredictionStore
 from diffcorr.stores.records import MetricRecord
@@ -94,7 +94,7 @@ def evaluate_correspondence(config: DictConfig) -> list[MetricRecord]:
     for seed in seeds_of(config):
         config.seed = seed
         method = None
-        for node in [config.method, *(option("method", name, config) for name in config.baselines)]:
+        for node in [config.method, *(load_option("method", name, config) for name in config.baselines)]:
             built = _predict(run, node, backbone, data, store, seed)
             main, method = main or built.name, method or built
             metric = score_points(store.predictions(built.name, seed), data.pairs, protocol)

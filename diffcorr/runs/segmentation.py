@@ -12,12 +12,12 @@ from omegaconf import DictConfig
 from torch.utils.data import DataLoader, Subset
 
 from diffcorr.backbones.base import Backbone
-from diffcorr.config import config_hash, instantiate
+from diffcorr.config import config_hash, instantiate, load_option
 from diffcorr.errors import DataError
 from diffcorr.metrics import MaskProtocol, SegmentationScore, paired_bootstrap, score_masks
 from diffcorr.metrics.functional.segmentation import mean_iou_from_counts
 from diffcorr.reports import draw_segmentation_sheet, log_figure
-from diffcorr.runs.common import Run, option, seeds_of
+from diffcorr.runs.common import Run, seeds_of
 from diffcorr.runs.correspondence import keep_comparisons
 from diffcorr.segmentation.base import Mask, MaskPrediction, SegmentationMethod, count_segments
 from diffcorr.segmentation.module import SegmentationModule
@@ -68,7 +68,7 @@ def evaluate_segmentation(config: DictConfig) -> list[MetricRecord]:
     for seed in seeds_of(config):
         config.seed = seed
         num_segments: dict[str, int] | None = None
-        for node in [config.method, *(option("method", name, config) for name in config.baselines)]:
+        for node in [config.method, *(load_option("method", name, config) for name in config.baselines)]:
             method: SegmentationMethod = instantiate(node)
             masks = _predict(run, node, method, backbone, data, store, seed, num_segments)
             if num_segments is None:

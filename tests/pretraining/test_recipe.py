@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from transformers import CLIPTokenizer
 
 from diffcorr.data.image_cache import ImageCache, square
-from diffcorr.data.imagefolder import CaptionedImageFolder, read_image
+from diffcorr.data.imagefolder import CaptionedImageFolder
+from diffcorr.data.images import read_image
 from diffcorr.errors import BackboneError, DataError, ImageError
 from diffcorr.pretraining.diffusion import sd_scheduler
 from diffcorr.pretraining.export import sample
@@ -194,13 +195,13 @@ def test_unreadable_and_truncated_images_are_one_line(tmp_path):
     with pytest.raises(ImageError, match="found no file"):
         read_image(tmp_path / "none.png")
     (tmp_path / "text.png").write_text("no image")
-    with pytest.raises(ImageError, match="readable image"):
+    with pytest.raises(ImageError, match="expected a readable"):
         read_image(tmp_path / "text.png")
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(
         tmp_path / "a.png"
     )
     (tmp_path / "cut.png").write_bytes((tmp_path / "a.png").read_bytes()[:3000])
-    with pytest.raises(ImageError, match="readable image"):
+    with pytest.raises(ImageError, match="expected a readable"):
         read_image(tmp_path / "cut.png")
 
 

@@ -148,7 +148,7 @@ class Textures:
 def _blur(image: Float, radius: float) -> Float:
     """Gaussian blur of an (H, W) field in [0, 1]."""
     raw = Image.fromarray((image * 255).clip(0, 255).astype(np.uint8))
-    return np.asarray(raw.filter(ImageFilter.GaussianBlur(radius)), dtype=np.float32) / 255
+    return np.asarray(raw.filter(ImageFilter.GaussianBlur(radius)), dtype=np.float32) / np.float32(255)
 
 
 def _edges(index: npt.NDArray[np.uint8], width: int) -> npt.NDArray[np.bool_]:

@@ -1,0 +1,130 @@
+"""The command line in this process: what it prints, writes and returns."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import diffcorr
+from diffcorr.cli import main
+from tests.helpers.fit_reference import image_of
+from tests.helpers.tiny_models import save_tiny_pipeline
+
+SETTINGS = {"steps": 2, "rounds": 1, "num_crops": 4, "loss_resolution": 16, "layers": [5, 6]}
+SET = [word for key, value in SETTINGS.items() for word in ("--set", f"{key}={json.dumps(value)}")]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model and two pictures."""
+    place = tmp_path_factory.mktemp("place")
+    save_tiny_pipeline(place / "model")
+    Image.fromarray(image_of(0, 60, 40)).save(place / "a.png")
+    Image.fromarray(image_of(1, 21, 33)).save(place / "b.png")
+    return place
+
+
+@pytest.fixture(autouse=True)
+def _there(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+
+
+def test_match_is_the_api(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["match", "a.png", "b.png", "--point", "45,30", "--point", "59.5,0", "--backbone", "model"]
+    assert main([*command, *SET, "--seed", "3", "--out", "out/match.png", "--json", "out/match.json"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    expected = diffcorr.Matcher.from_pretrained("model", seed=3, **SETTINGS).match(  # type: ignore[arg-type]
+        "a.png", "b.png", [(45, 30), (59.5, 0)]
+    )
+    read = json.loads(Path("out/match.json").read_text())
+    assert {key: read[key] for key in expected.to_dict()} == expected.to_dict()
+    assert (read["source"], read["target"], read["backbone"], read["seed"]) == ("a.png", "b.png", "model", 3)
+    assert read["settings"] == SETTINGS
+    assert read["diffcorr"] == diffcorr.__version__
+    u, v = expected.targets[1]
+    assert printed.out.splitlines()[1].startswith(f"(59.5, 0) -> ({u:.1f}, {v:.1f})  confidence 0.")
+    assert len(printed.out.splitlines()) == 2
+    with Image.open("out/match.png") as picture:
+        assert picture.format == "PNG"
+
+
+def test_segment_is_the_api(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["segment", "a.png", "--backbone", "model", "--tau", "1e-4", "--set", "anchors=8"]
+    assert main([*command, "--json", "-", "--out", "masks.png"]) == 0
+    read = json.loads(capsys.readouterr().out)
+    expected = diffcorr.Segmenter.from_pretrained("model", tau=1e-4, anchors=8).segment("a.png")
+    assert {key: read[key] for key in expected.to_dict()} == expected.to_dict()
+    assert (read["image"], read["method"]) == ("a.png", "diffseg")
+    assert Path("masks.png").is_file()
+    assert main(command) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == expected.num_segments > 1
+    share = 100 * np.mean(expected.mask == 1)
+    assert lines[1].startswith(f"segment 1: {share:.1f} % of the image, box ")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["match", "a.png", "b.png", "--point", "61,3", *SET], "point 1 inside its image of 60x40"),
+        (["match", "no.png", "b.png", "--point", "1,3", *SET], "no file at no.png"),
+        (["match", "a.png", "b.png", "--point", "nan,3", *SET], "finite points"),
+        (["match", "a.png", "b.png", "--point", "1,3", "--set", "stepz=3"], "unknown setting 'stepz'"),
+        (["match", "a.png", "b.png", "--point", "1,3", "--set", "seed=3"], "--set seed=...: use the option"),
+        (["match", "a.png", "b.png", "--point", "1,3", "--preset", "best"], "unknown preset 'best'"),
+        (["segment", "a.png", "--device", "quantum"], "expected a device"),
+        (["segment", "model/unet/config.json"], "readable image"),
+        (["segment", "a.png", "--out", "a.png/masks.png"], "folder that can be written"),
+        (["segment", "a.png", "--json", "model"], "found the folder 'model'"),
+        (["segment", "a.png", "--backbone", "modle"], "unknown backbone 'modle'"),
+        (["segment", "a.png", "--tau", "-1"], "positive thresholds"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_1(
+    words: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backbone = [] if "--backbone" in words else ["--backbone", "model"]
+    assert main([*words, *backbone]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("error: ")
+    assert told in printed.err
+    assert printed.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["match", "a.png", "b.png", "--point", "12"], "expected X,Y such as 120,88, found '12'"),
+        (["match", "a.png", "b.png", "--point", "1,2,3"], "found '1,2,3'"),
+        (["match", "a.png", "b.png"], "--point"),
+        (["match", "a.png", "b.png", "--point", "1,2", "--set", "steps"], "expected KEY=VALUE"),
+        (["dance"], "dance"),
+        ([], "required"),
+    ],
+)
+def test_a_command_that_cannot_be_parsed_shows_its_usage(
+    words: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 2
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [[], ["match"], ["segment"]])
+def test_help_has_an_example(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([*words, "--help"])
+    assert stop.value.code == 0
+    assert f"example:\n  diffcorr {words[0] if words else 'match'} " in capsys.readouterr().out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"diffcorr {diffcorr.__version__}\n"

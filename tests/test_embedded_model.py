@@ -1,0 +1,78 @@
+"""The model that ships in the package: an ordinary diffusers folder that knows its words."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+import diffcorr
+from diffcorr.attention.words import word_maps
+from diffcorr.backbones import UNetBackbone
+from diffcorr.data.image_cache import square
+from diffcorr.data.partworld import PartWorldImages, draw_scene
+from diffcorr.pretraining.export import sample
+
+FOLDER = Path(diffcorr.__file__).parent / "backbones" / "tiny"
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    made = StableDiffusionPipeline.from_pretrained(FOLDER, torch_dtype=torch.float32, safety_checker=None)
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return UNetBackbone.from_pretrained("tiny")
+
+
+def test_folder_is_small_and_holds_no_code():
+    files = [p for p in FOLDER.rglob("*") if p.is_file()]
+    assert sum(p.stat().st_size for p in files) <= 40 * 2**20
+    assert max(p.stat().st_size for p in files) <= 15 * 2**20
+    assert {p.suffix for p in files} <= {".json", ".safetensors", ".txt", ".md"}
+
+
+def test_attention_at_three_resolutions_and_the_schedule_of_stable_diffusion(tiny):
+    for kind in ("self", "cross"):
+        assert len({layer.downscale for layer in tiny.layers(kind)}) >= 3
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    assert torch.allclose(tiny.alphas_cumprod, torch.cumprod(1 - betas, 0), atol=1e-5)
+
+
+def test_prompts_decide_the_colours(pipeline):
+    colours = {"red": 0, "green": 1, "blue": 2}
+    captions = [
+        f"a flat drawing of a white house on {c} water and {c} sky" for c in colours for _ in range(2)
+    ]
+    images = np.stack(sample(pipeline, captions, seed=5, steps=12)).astype(float).mean((1, 2))
+    relative = images - images.mean(1, keepdims=True)
+    for row, place in zip(relative, np.repeat(list(colours.values()), 2), strict=True):
+        others = [relative[i, place] for i in range(6) if i // 2 != place]
+        assert row[place] > max(others)
+
+
+def test_the_autoencoder_keeps_the_picture(tiny):
+    data = PartWorldImages("val", 8)
+    pixels = np.stack([square(data[i]["image"], tiny.image_size) for i in range(8)])
+    images = torch.as_tensor(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+    with torch.no_grad():
+        decoded = tiny.vae.decode(tiny.encode(images) / tiny.vae.config["scaling_factor"]).sample
+    mse = ((decoded.clamp(-1, 1) - images) / 2).square().mean()
+    assert -10 * torch.log10(mse) > 20
+
+
+def test_a_word_looks_at_its_thing(tiny):
+    """The map of the category's word lies more on the object than elsewhere, over 27 pictures."""
+    inside, outside = [], []
+    for i in range(27):
+        scene = draw_scene((1, 2, 500 + i))
+        words, maps = word_maps(tiny, scene.image, scene.caption, num_draws=2)
+        field = maps[words.index(scene.category)]
+        mask = torch.as_tensor(scene.object_mask[::2, ::2])
+        inside.append(float(field[mask].mean() / field.mean()))
+        outside.append(float(field[~mask].mean() / field.mean()))
+    assert np.mean(inside) > 1.2 * np.mean(outside)
