@@ -56,6 +56,8 @@ pretrain: install  ## train the embedded model anew (hours on a CPU)
 
 gpu: install  ## everything that still waits for a GPU, in one go
 	$(BIN)/python train.py experiment=pretrain_gpu
+	$(BIN)/python benchmarks/run.py backbone=sd15 backbone.weights=random backbone.device=cuda \
+		method=prompt_fit_paper method.fit.steps=10 method.fit.rounds=2
 
 clean:  ## remove caches and build products (keeps .venv and outputs)
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
