@@ -80,7 +80,7 @@ class Segmenter:
     def from_pretrained(
         cls,
         backbone: str | os.PathLike[str] = "tiny",
-        preset: str = "diffseg",
+        preset: str | None = None,
         device: str | torch.device = "cpu",
         dtype: str | torch.dtype = "float32",
         seed: int = 0,
@@ -91,7 +91,8 @@ class Segmenter:
         Args:
             backbone: ``"tiny"`` (ships with the package), another name of ``configs/backbone``, a
                 local diffusers folder, or a hub name ``owner/name``.
-            preset: name in ``configs/method``.
+            preset: name in ``configs/method``; None = ``diffseg``, tuned for the embedded model, on it,
+                else ``diffseg_paper``.
             device: where to compute.
             dtype: of the frozen weights.
             seed: of the noise, where ``add_noise`` asks for any.
@@ -102,7 +103,8 @@ class Segmenter:
             BackboneError: a folder that holds no diffusion model.
             DiffcorrError: a value out of its range, or a device that is not there.
         """
-        node = load_preset(preset, DiffSeg.__name__, {"seed": seed})
+        name = preset or ("diffseg" if os.fspath(backbone) == "tiny" else "diffseg_paper")
+        node = load_preset(name, DiffSeg.__name__, {"seed": seed})
         override([node], overrides)
         method: DiffSeg = instantiate(node, seed=seed)
         model = load_backbone(backbone, device, dtype)

@@ -19,7 +19,7 @@ FOLDER = Path(diffcorr.__file__).parent / "backbones" / "tiny"
 
 @pytest.fixture(scope="module")
 def pipeline():
-    made = StableDiffusionPipeline.from_pretrained(FOLDER, torch_dtype=torch.float32, safety_checker=None)
+    made = StableDiffusionPipeline.from_pretrained(FOLDER, safety_checker=None)
     made.set_progress_bar_config(disable=True)
     return made
 

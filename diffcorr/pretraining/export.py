@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,9 @@ def export(pipeline: StableDiffusionPipeline, folder: str | Path, max_shard_size
         part.to(torch.float16)
     half = as_pipeline(parts["vae"], parts["unet"], parts["text_encoder"], pipeline.tokenizer)
     half.save_pretrained(folder, safe_serialization=True, max_shard_size=max_shard_size)
+    # transformers loads a model in the type that its config names, diffusers in fp32: one type for both
+    config = Path(folder) / "text_encoder" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
 
 
 def sample(

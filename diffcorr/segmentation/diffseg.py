@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,7 +33,8 @@ class DiffSeg:
         timestep: what the model is told of the noise, 0..999.
         add_noise: whether noise of that timestep really is added; the authors add none.
         layers: self-attention layers that are read, see `Backbone.resolve_layers`.
-        sides: resolutions that are used, e.g. [64, 32]; by default all that the layers have.
+        sides: resolutions that are used, e.g. [64, 32], or how many of the largest; by default all that
+            the layers have.
         antialias: whether an image that shrinks to the model's side is low-passed; the authors do without.
         seed: of the noise; the same noise for every image, so that images do not depend on their order.
 
@@ -50,7 +51,7 @@ class DiffSeg:
     timestep: int = 300
     add_noise: bool = False
     layers: LayerSpec = "all"
-    sides: Sequence[int] | None = None
+    sides: Sequence[int] | int | None = None
     antialias: bool = True
     seed: int = 0
     needs_backbone = True
@@ -58,6 +59,8 @@ class DiffSeg:
 
     def __post_init__(self) -> None:
         threshold_list(self.tau, self.iterations)
+        if isinstance(self.sides, int) and self.sides < 1:
+            raise DiffcorrError(f"expected one or more sides, found sides={self.sides}; null uses all")
         if self.mode not in MODES:
             raise UnknownNameError("merging mode", self.mode, MODES)
         if self.anchors < 1 or not 0 <= self.timestep <= 999:
@@ -103,11 +106,17 @@ class DiffSeg:
         with capture(backbone, self.layers, "self", variant=MeanAttention()) as maps:
             backbone.denoise(latents, self.timestep, backbone.null_prompt())
         by_side = mean_by_side(layer.tensor for layer in maps.values())
-        if self.sides is not None:
-            if unknown := [s for s in self.sides if s not in by_side]:
-                raise UnknownNameError("attention resolution", unknown[0], by_side)
-            by_side = {s: by_side[s] for s in self.sides}
+        by_side = {s: by_side[s] for s in self._used(by_side)}
         return aggregate(by_side, dtype=torch.float64 if self.mode == "reference" else torch.float32)
+
+    def _used(self, known: Iterable[int]) -> list[int]:
+        """Which of the known resolutions are used."""
+        largest = sorted(known, reverse=True)
+        if self.sides is None or isinstance(self.sides, int):
+            return largest[: self.sides]
+        if unknown := [s for s in self.sides if s not in largest]:
+            raise UnknownNameError("attention resolution", unknown[0], largest)
+        return list(self.sides)
 
     @torch.no_grad()
     def group(self, graph: Tensor, size: tuple[int, int]) -> Tensor:

@@ -84,7 +84,7 @@ def maker():
 
 def test_recipe_gives_a_pipeline_that_diffusers_loads_and_samples_from(folder, tmp_path):
     model = recipe(folder, tmp_path).run(maker())
-    pipeline = StableDiffusionPipeline.from_pretrained(model, torch_dtype=torch.float32, safety_checker=None)
+    pipeline = StableDiffusionPipeline.from_pretrained(model, safety_checker=None)
     pipeline.set_progress_bar_config(disable=True)
     first = sample(pipeline, ["a red square", "a blue square"], seed=3, steps=2)
     again = sample(pipeline, ["a red square", "a blue square"], seed=3, steps=2)

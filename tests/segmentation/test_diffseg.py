@@ -46,6 +46,8 @@ def test_affinity_is_the_aggregated_attention_of_a_plain_pass(backbone: UNetBack
     found = DiffSeg().affinity([random_image()], backbone)
     torch.testing.assert_close(found, aggregate(maps), rtol=1e-4, atol=1e-7)
     only = DiffSeg(sides=[4]).affinity([random_image()], backbone)
+    largest = DiffSeg(sides=1).affinity([random_image()], backbone)
+    assert torch.equal(largest, DiffSeg(sides=[8]).affinity([random_image()], backbone))
     torch.testing.assert_close(only, maps[4], rtol=1e-4, atol=1e-7)
 
 
