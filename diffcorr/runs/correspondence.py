@@ -49,7 +49,7 @@ def with_store(method: PromptFit, config: DictConfig) -> PromptFit:
     The folder is ``config.embeddings`` where given (an error if it holds those of another backbone or
     another fit); by default it is named after backbone and fit, so that runs find one another's work.
     """
-    fit_hash = config_hash(method.identity())
+    fit_hash = config_hash({**method.identity(), "precision": config.trainer.precision})
     backbone = method.backbone
     folder = config.get("embeddings") or (
         Path(config.embeddings_root) / f"{backbone.name}-{backbone.fingerprint[:8]}-{fit_hash}"
@@ -113,7 +113,12 @@ def _predict(
 ) -> CorrespondenceMethod:
     method = build_method(instantiate(node), backbone, run.variant())
     identity = config_hash(
-        {"method": node, "attention": run.config.attention, "backbone": backbone.fingerprint}
+        {
+            "method": node,
+            "attention": run.config.attention,
+            "backbone": backbone.fingerprint,
+            "precision": run.config.trainer.precision,
+        }
     )
     if isinstance(method, PromptFit):
         fit_missing(run, with_store(method, run.config), data)
