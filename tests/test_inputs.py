@@ -109,7 +109,9 @@ def test_presets_are_of_the_wanted_class() -> None:
         UnknownNameError, match=r"'dift'; known: prompt_fit, prompt_fit_paper, prompt_fit_ref"
     ):
         load_preset("dift", "PromptFit", {})
-    with pytest.raises(UnknownNameError, match="'prompt_fit'; known: diffseg, diffseg_paper, diffseg_reference"):
+    with pytest.raises(
+        UnknownNameError, match="'prompt_fit'; known: diffseg, diffseg_paper, diffseg_reference"
+    ):
         load_preset("prompt_fit", "DiffSeg", {})
     with pytest.raises(UnknownNameError, match="unknown attention 'none'; known: mean, reference"):
         load_option("attention", "none")
