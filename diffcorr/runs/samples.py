@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import shorten
 from typing import Any
 
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
@@ -38,5 +39,7 @@ def draw_samples(config: DictConfig) -> None:
             num_draws=config.num_draws,
             seed=config.seed,
         )
-        figure = draw_word_maps(shown["image"], words, maps.numpy(), title=shown["caption"])
+        figure = draw_word_maps(
+            shown["image"], words, maps.numpy(), title=shorten(shown["caption"], 80, placeholder=" ...")
+        )
         log_figure(loggers, f"words/{shown['image_id']}", figure, None, run.figures)
