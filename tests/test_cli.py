@@ -57,7 +57,7 @@ def test_segment_is_the_api(capsys: pytest.CaptureFixture[str]) -> None:
     read = json.loads(capsys.readouterr().out)
     expected = diffcorr.Segmenter.from_pretrained("model", tau=1e-4, anchors=8).segment("a.png")
     assert {key: read[key] for key in expected.to_dict()} == expected.to_dict()
-    assert (read["image"], read["method"]) == ("a.png", "diffseg")
+    assert (read["image"], read["method"]) == ("a.png", "diffseg_paper")
     assert Path("masks.png").is_file()
     assert main(command) == 0
     lines = capsys.readouterr().out.splitlines()
