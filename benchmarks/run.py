@@ -39,7 +39,7 @@ def take_turns(modes: dict[str, Callable[[], Any]]) -> dict[str, float]:
 
 
 def bench_fit(config: Any, backbone: Any) -> list[dict[str, Any]]:
-    """`plain` fits item by item and encodes every crop anew; `packed_batches` is the preset as shipped."""
+    """`plain` fits item by item and encodes every crop anew; `preset` is what ships."""
     method = instantiate(config.method)
     variant = instantiate(config.attention)
     fit: FitConfig = method.keywords["fit"]

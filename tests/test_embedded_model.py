@@ -43,6 +43,21 @@ def test_attention_at_three_resolutions_and_the_schedule_of_stable_diffusion(tin
     assert torch.allclose(tiny.alphas_cumprod, torch.cumprod(1 - betas, 0), atol=1e-5)
 
 
+@pytest.mark.xfail(
+    strict=True, reason="166,400 training samples are too few: colours do not follow the prompt yet"
+)
+def test_prompts_decide_the_colours(pipeline):
+    colours = ("red", "green", "blue")
+    captions = [
+        f"a flat drawing of a white house on {c} water and {c} sky" for c in colours for _ in range(2)
+    ]
+    images = np.stack(sample(pipeline, captions, seed=5, steps=12)).astype(float).mean((1, 2))
+    excess = images - images.mean(1, keepdims=True)
+    for row in range(6):
+        others = [excess[i, row // 2] for i in range(6) if i // 2 != row // 2]
+        assert excess[row, row // 2] > max(others)
+
+
 def test_prompts_decide_the_style(pipeline):
     """A pencil sketch is pale, a flat drawing is not: mean spread of the colour channels, the same noise."""
     rest = "of a red house with blue door on green grass and yellow sky"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from diffcorr.attention.base import AttentionVariant
 from diffcorr.backbones.base import Backbone
 from diffcorr.config import instantiate, prepare_run_folder, run_metadata
+from diffcorr.metrics import Interval
 from diffcorr.stores.records import MetricRecord, read_records, write_records
 from diffcorr.types import PairDataset, UInt8Image
 
@@ -70,6 +72,39 @@ class Run:
         kept |= {_key(r): r for r in records}
         write_records(path, kept.values())
         return list(kept.values())
+
+    def keep_comparisons(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Write differences into ``comparisons.json``, in the place of older ones of the same thing."""
+        path = self.folder / "comparisons.json"
+        old = json.loads(path.read_text()) if path.exists() else []
+        about = ("task", "dataset", "protocol", "method", "against", "metric")
+        kept = {tuple(row[k] for k in about): row for row in [*old, *rows]}
+        write_text(path, "[\n" + ",\n".join(json.dumps(row) for row in kept.values()) + "\n]\n")
+
+
+def comparison(
+    protocol: str,
+    task: str,
+    dataset: str,
+    method: str,
+    against: str,
+    metric: str,
+    interval: Interval,
+    num_seeds: int,
+) -> dict[str, Any]:
+    """One difference between two methods, in points of percent, with its 95 % interval."""
+    return {
+        "task": task,
+        "method": method,
+        "against": against,
+        "dataset": dataset,
+        "protocol": protocol,
+        "metric": metric,
+        "difference": round(interval.difference, 2),
+        "interval95": [round(interval.low, 2), round(interval.high, 2)],
+        "num_items": interval.num_items,
+        "num_seeds": num_seeds,
+    }
 
 
 def _key(record: MetricRecord) -> tuple[object, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from functools import partial
@@ -19,7 +18,7 @@ from diffcorr.correspondence.predict_module import PairPredictionModule
 from diffcorr.errors import DataError
 from diffcorr.metrics import PCK, PointProtocol, paired_bootstrap, score_points
 from diffcorr.reports import draw_heatmaps, draw_matches, log_figure
-from diffcorr.runs.common import ImagesById, Run, seeds_of
+from diffcorr.runs.common import ImagesById, Run, comparison, seeds_of
 from diffcorr.stores.embeddings import EmbeddingStore
 from diffcorr.stores.predictions import PredictionStore
 from diffcorr.stores.records import MetricRecord
@@ -144,9 +143,7 @@ def _groups(pairs: Sequence[Pair]) -> dict[str, list[int]]:
 
 def _records(metric: PCK, method: str, backbone: str, data: PairDataset, seed: int) -> list[MetricRecord]:
     """The overall scores, and those of every group of pairs."""
-    kind = getattr(data, "kind", "same")
-    dataset = data.name if kind == "same" else f"{data.name}_{kind}"
-    about = (TASK, method, backbone, dataset, data.split, metric.protocol.name)
+    about = (TASK, method, backbone, data.name, data.split, metric.protocol.name)
     values = {name: 100 * float(v) for name, v in metric.compute().items()}
     records = [MetricRecord(*about, name, value, len(data.pairs), seed) for name, value in values.items()]
     fractions = metric.per_pair()[1].numpy()
@@ -160,34 +157,16 @@ def _records(metric: PCK, method: str, backbone: str, data: PairDataset, seed: i
 def _compare(run: Run, main: str, scores: dict[str, list[PCK]], data: PairDataset) -> None:
     """Differences of the method to its baselines: each pair's mean over seeds, bootstrapped over pairs."""
     fractions = {name: np.mean([100 * m.per_pair()[1].numpy() for m in ms], 0) for name, ms in scores.items()}
-    rows = []
-    for name, values in fractions.items():
-        if name == main:
-            continue
-        for place, metric in enumerate(scores[main][0].names()):
-            interval = paired_bootstrap(fractions[main][:, place], values[:, place])
-            rows.append(
-                {
-                    "task": TASK,
-                    "method": main,
-                    "against": name,
-                    "dataset": data.name if getattr(data, "kind", "same") == "same" else f"{data.name}_cross",
-                    "protocol": scores[main][0].protocol.name,
-                    "metric": metric,
-                    "difference": round(interval.difference, 2),
-                    "interval95": [round(interval.low, 2), round(interval.high, 2)],
-                    "num_items": interval.num_items,
-                    "num_seeds": len(scores[main]),
-                }
-            )
-    keep_comparisons(run.folder / "comparisons.json", rows)
-
-
-def keep_comparisons(path: Path, rows: list[dict[str, object]]) -> None:
-    """Write comparisons, in the place of older ones of the same thing."""
-    old = json.loads(path.read_text()) if path.exists() else []
-    kept = {(r["task"], r["dataset"], r["method"], r["against"], r["metric"]): r for r in [*old, *rows]}
-    path.write_text("[\n" + ",\n".join(json.dumps(r) for r in kept.values()) + "\n]\n")
+    rows = [
+        comparison(
+            scores[main][0].protocol.name, TASK, data.name, main, name, metric, interval, len(scores[main])
+        )
+        for name in fractions
+        if name != main
+        for place, metric in enumerate(scores[main][0].names())
+        for interval in [paired_bootstrap(fractions[main][:, place], fractions[name][:, place])]
+    ]
+    run.keep_comparisons(rows)
 
 
 def draw_figures(

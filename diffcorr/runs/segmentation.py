@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import numpy as np
+import torch
 from lightning import Callback, LightningModule, Trainer
 from omegaconf import DictConfig
 from torch.utils.data import DataLoader, Subset
@@ -17,8 +18,7 @@ from diffcorr.errors import DataError
 from diffcorr.metrics import MaskProtocol, SegmentationScore, paired_bootstrap, score_masks
 from diffcorr.metrics.functional.segmentation import mean_iou_from_counts
 from diffcorr.reports import draw_segmentation_sheet, log_figure
-from diffcorr.runs.common import Run, seeds_of
-from diffcorr.runs.correspondence import keep_comparisons
+from diffcorr.runs.common import Run, comparison, seeds_of
 from diffcorr.segmentation.base import Mask, MaskPrediction, SegmentationMethod, count_segments
 from diffcorr.segmentation.module import SegmentationModule
 from diffcorr.stores.masks import MaskStore
@@ -137,35 +137,24 @@ def _records(
 
 
 def _mean_iou(counts_R3C: np.ndarray) -> np.ndarray:
-    tp, fp, fn = np.moveaxis(counts_R3C, -2, 0)
-    total = tp + fp + fn
-    return np.nanmean(np.where(total > 0, tp / np.maximum(total, 1e-9), np.nan), -1)
+    return mean_iou_from_counts(torch.from_numpy(counts_R3C)).numpy()
 
 
 def _compare(run: Run, scores: dict[str, list[SegmentationScore]], data: SegmentationDataset) -> None:
     """Differences of mIoU to the baselines: counts summed over seeds, bootstrapped over images."""
     counts = {name: sum(m.per_image()[1].double().numpy() for m in ms) for name, ms in scores.items()}
     main = next(iter(scores))
-    rows: list[dict[str, object]] = []
-    for name, values in counts.items():
-        if name == main:
-            continue
-        interval = paired_bootstrap(counts[main], values, _mean_iou, num_resamples=2000)
-        rows.append(
-            {
-                "task": TASK,
-                "method": main,
-                "against": name,
-                "dataset": data.name,
-                "protocol": scores[main][0].protocol.name,
-                "metric": "miou",
-                "difference": round(100 * interval.difference, 2),
-                "interval95": [round(100 * interval.low, 2), round(100 * interval.high, 2)],
-                "num_items": interval.num_items,
-                "num_seeds": len(scores[main]),
-            }
+    rows = [
+        comparison(
+            scores[main][0].protocol.name, TASK, data.name, main, name, "miou", interval, len(scores[main])
         )
-    keep_comparisons(run.folder / "comparisons.json", rows)
+        for name in counts
+        if name != main
+        for interval in [
+            paired_bootstrap(counts[main], counts[name], lambda c: 100 * _mean_iou(c), num_resamples=2000)
+        ]
+    ]
+    run.keep_comparisons(rows)
 
 
 def _draw(run: Run, method: str, masks: Mapping[str, Mask], data: SegmentationDataset) -> None:

@@ -161,7 +161,9 @@ class PartWorldPairs:
         makers = {"same": _same_category, "cross": _cross_category}
         if kind not in makers:
             raise UnknownNameError("kind of partworld pairs", kind, makers)
-        self.name, self.split, self.kind = NAME, _check_split(split), kind
+        # the two lists are scored apart, so they bear two names; their queries are of one data set
+        self.name = NAME if kind == "same" else f"{NAME}_{kind}"
+        self.split, self.kind = _check_split(split), kind
         limit = num_pairs if kind == "same" else min(NUM_CROSS, num_pairs or NUM_CROSS)
         self._pairs = list(islice(makers[kind](split), limit))
 
