@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 TORCH := $(shell sed -n 's/^\(torch==[^ ]*\).*/\1/p' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint format bench results pretrain gpu clean
+.PHONY: help install demo test test-slow lint format bench fast-modes results pretrain gpu clean
 
 help:  ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,8 +40,12 @@ format: install  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install  ## measure the speed of the fast paths against the plain one
-	$(BIN)/python benchmarks/run.py
+bench: install  ## measure the speed of the fast modes against the plain process (outputs/bench)
+	$(BIN)/python -m benchmarks.run
+
+fast-modes: install  ## measure what the fast modes cost in PCK (docs/results/fast_modes.json)
+	$(BIN)/python -m benchmarks.quality
+	cp outputs/fast_modes/fast_modes.json docs/results/fast_modes.json
 
 results: install  ## score the whole test list and the segmentation split for three seeds
 	$(BIN)/python eval.py task=correspondence experiment=partworld
@@ -56,8 +60,10 @@ pretrain: install  ## train the embedded model anew (hours on a CPU)
 
 gpu: install  ## everything that still waits for a GPU, in one go
 	$(BIN)/python train.py experiment=pretrain_gpu
-	$(BIN)/python benchmarks/run.py backbone=sd15 backbone.weights=random backbone.device=cuda \
-		method=prompt_fit_paper method.fit.steps=10 method.fit.rounds=2
+	$(BIN)/python -m benchmarks.run backbone=sd15 backbone.weights=random backbone.device=cuda \
+		method=prompt_fit_paper method.fit.steps=10 method.fit.rounds=2 modes=plain,exact,packed
+	$(BIN)/python -m benchmarks.growth backbone=sd15 backbone.weights=random backbone.device=cuda \
+		method=prompt_fit_paper
 
 clean:  ## remove caches and build products (keeps .venv and outputs)
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

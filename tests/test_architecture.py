@@ -12,12 +12,13 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGE = REPOSITORY / "diffcorr"
 
-BASE = {"types", "errors"}
+BASE = {"types", "errors", "memory"}
 MODELS = BASE | {"data", "backbones"}
 METHOD = MODELS | {"attention", "stores"}
 MAY_IMPORT = {
     "types": set(),
     "errors": set(),
+    "memory": {"errors"},
     "stores": BASE,
     "config": BASE | {"stores"},
     "data": BASE,

@@ -24,14 +24,14 @@ class AttentionRead:
         query, key: projected queries (B, C, N, d) and keys (B, C, M, d) of all heads.
         scale: factor of the scores, 1 / sqrt(d) (Hedlin et al. 2023, equation 2).
         kind: ``'cross'`` or ``'self'``.
-        token: the one column that is wanted, or None for all.
+        token: the column that is wanted, several, or None for all.
     """
 
     query: Tensor
     key: Tensor
     scale: float
     kind: Kind
-    token: int | None = None
+    token: int | tuple[int, ...] | None = None
 
     @cached_property
     def scores(self) -> Tensor:
@@ -52,7 +52,9 @@ class AttentionRead:
         )
 
     def pick(self, values: Tensor) -> Tensor:
-        """The wanted column of values (..., M), or all of them."""
+        """The wanted column of values (..., M) as (...), several as (..., T), or all of them."""
+        if isinstance(self.token, tuple):
+            return values[..., list(self.token)]
         return values if self.token is None else values[..., self.token]
 
 
@@ -67,7 +69,7 @@ class AttentionVariant(ABC):
 
     @abstractmethod
     def __call__(self, read: AttentionRead) -> Tensor:
-        """(B, N) where one token is wanted, else (B, N, M)."""
+        """(B, N) where one token is wanted, (B, N, T) of several, else (B, N, M)."""
 
 
 def mean_over_heads(read: AttentionRead, heads: Sequence[int]) -> Tensor:

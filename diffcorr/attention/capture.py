@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -23,8 +23,8 @@ class AttentionMap:
     """What a variant made of one layer's attention.
 
     Attributes:
-        tensor: cross-attention (B, hw) of one token or (B, hw, P) of all; self-attention
-            (B, hw, hw), row = query pixel. fp32 or better.
+        tensor: cross-attention (B, hw) of one token, (B, hw, T) of several or (B, hw, P) of all;
+            self-attention (B, hw, hw), row = query pixel. fp32 or better.
         size: (h, w) of the map.
         layer: where it was read.
     """
@@ -35,7 +35,7 @@ class AttentionMap:
 
     @property
     def grid(self) -> Tensor:
-        """The tensor with its query pixels unfolded: (B, h, w), (B, h, w, P) or (B, h, w, hw)."""
+        """The tensor with its query pixels unfolded: (B, h, w), (B, h, w, T or P) or (B, h, w, hw)."""
         return self.tensor.unflatten(1, self.size)
 
 
@@ -46,7 +46,7 @@ def capture(
     kind: Kind = "cross",
     *,
     variant: AttentionVariant | None = None,
-    token: int | None = None,
+    token: int | Sequence[int] | None = None,
     stop_early: bool = True,
 ) -> Iterator[dict[str, AttentionMap]]:
     """Within the block, every ``backbone.denoise`` fills the dict with its maps.
@@ -56,7 +56,7 @@ def capture(
         layers: which layers, as ``Backbone.resolve_layers`` understands them.
         kind: ``'cross'`` or ``'self'``.
         variant: how the heads of a layer become one map; None = their mean.
-        token: the only prompt token whose column is read and kept; None keeps all columns.
+        token: the only prompt token, or tokens, whose columns are read and kept; None keeps all.
         stop_early: run nothing after the last layer that is read (``denoise`` returns None).
 
     Yields:
@@ -68,7 +68,8 @@ def capture(
     """
     chosen = backbone.resolve_layers(kind, layers)
     num_tokens = backbone.embedding_shape[0]
-    if token is not None and (kind != "cross" or not 0 <= token < num_tokens):
+    wanted = None if token is None else (token,) if isinstance(token, int) else tuple(token)
+    if wanted is not None and (kind != "cross" or not all(0 <= t < num_tokens for t in wanted)):
         raise LayerError(
             f"expected a token in 0..{num_tokens - 1} of cross-attention, found {token} of {kind}"
         )
@@ -79,7 +80,8 @@ def capture(
     try:
         for layer in chosen:
             last = stop_early and layer is chosen[-1]
-            processor = _CapturingProcessor(backbone, layer, variant, token, maps, stop=last)
+            column = token if token is None or isinstance(token, int) else wanted
+            processor = _CapturingProcessor(backbone, layer, variant, column, maps, stop=last)
             modules[layer.name].set_processor(processor)
         yield maps
     finally:
@@ -103,7 +105,7 @@ class _CapturingProcessor:
         backbone: Backbone,
         layer: LayerInfo,
         variant: AttentionVariant,
-        token: int | None,
+        token: int | tuple[int, ...] | None,
         maps: dict[str, AttentionMap],
         *,
         stop: bool,
@@ -174,10 +176,15 @@ class _CapturingProcessor:
         return height, width
 
 
-def resize_maps(maps: dict[str, AttentionMap], size: int) -> Tensor:
-    """The maps of one token of several layers, bilinear to a common side: (B, L, size, size)."""
-    resized = [
-        F.interpolate(m.grid.unsqueeze(1), size=(size, size), mode="bilinear", align_corners=False)
-        for m in maps.values()
-    ]
-    return torch.cat(resized, dim=1)
+def resize_maps(maps: Mapping[str, AttentionMap], size: int) -> Tensor:
+    """The maps of several layers, bilinear to a common side.
+
+    Returns:
+        (B, L, size, size) of one token; (B, L, T, size, size) of several.
+    """
+    resized = []
+    for m in maps.values():
+        grid = m.grid.unsqueeze(1) if m.tensor.ndim == 2 else m.grid.movedim(-1, 1)
+        bigger = F.interpolate(grid, size=(size, size), mode="bilinear", align_corners=False)
+        resized.append(bigger[:, 0] if m.tensor.ndim == 2 else bigger)
+    return torch.stack(resized, dim=1)

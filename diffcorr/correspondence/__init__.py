@@ -7,9 +7,11 @@ from diffcorr.correspondence.config import FitConfig, TransferConfig
 from diffcorr.correspondence.copy_position import CopyPosition
 from diffcorr.correspondence.dift import DIFT
 from diffcorr.correspondence.draws import RecordedDraws, SeededDraws
+from diffcorr.correspondence.grid import transfer_grid
 from diffcorr.correspondence.module import PromptFitModule
 from diffcorr.correspondence.predictor import MemoryEmbeddings, PromptFit
-from diffcorr.correspondence.prompt_fit import FitItem, FitResult, fit_prompts
+from diffcorr.correspondence.prompt_fit import FitResult, fit_prompts
+from diffcorr.correspondence.prompts import FitItem, Prompt, compose_prompts
 from diffcorr.correspondence.transfer import TransferResult, transfer
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "FitItem",
     "FitResult",
     "MemoryEmbeddings",
+    "Prompt",
     "PromptFit",
     "PromptFitModule",
     "RecordedDraws",
@@ -29,6 +32,8 @@ __all__ = [
     "TransferConfig",
     "TransferResult",
     "build_method",
+    "compose_prompts",
     "fit_prompts",
     "transfer",
+    "transfer_grid",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from math import isqrt
 from typing import Literal
 
 from diffcorr.backbones.base import Backbone, LayerSpec
@@ -39,10 +40,21 @@ class FitConfig:
             its corner (the authors' program).
         frame: ``'stretch'`` or ``'letterbox'``: how an image becomes a square.
         side: side of that square in pixels, from which crops are taken; None = the backbone's.
+        share: what has a prompt of its own: ``'none'``: every query and round (the papers);
+            ``'round'``: the queries of an image share one prompt in each round, every query fits a
+            token of its own; ``'image'``: all rounds share it too, each on further tokens.
+        spare_tokens: tokens of a shared prompt that belong to no query, beside those before
+            ``token``; what no query claims may flow to them. Many queries of an image are split
+            into prompts of equal size.
+        stop_patience: a prompt whose loss, averaged over this many steps, has not fallen by
+            ``stop_tolerance`` of its value since the same number of steps before is not fitted
+            further; 0: never.
+        stop_tolerance: see ``stop_patience``.
         bank_size: crops of an image that are encoded once and shared by all its items; drawn
             positions snap to the nearest of them. At least (side - crop + 1)^2 changes nothing
             but speed; 0 encodes every crop of every step anew.
-        pack_size: items that are fitted together.
+        pack_size: prompts that are fitted together; ``'auto'``: what the device's memory holds.
+        stop_early: run nothing after the last layer that is read; changes nothing but speed.
         seed: of all random numbers, together with the query and the round.
     """
 
@@ -65,26 +77,51 @@ class FitConfig:
     pixel_centre: float = 0.5
     frame: Literal["stretch", "letterbox"] = "stretch"
     side: int | None = None
+    share: Literal["none", "round", "image"] = "none"
+    spare_tokens: int = 0
+    stop_patience: int = 0
+    stop_tolerance: float = 0.01
     bank_size: int = 4096
-    pack_size: int = 16
+    pack_size: int | Literal["auto"] = "auto"
+    stop_early: bool = True
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _between(self, steps=(0, None), rounds=(1, None), pack_size=(1, None), bank_size=(0, None))
+        _between(self, steps=(0, None), rounds=(1, None), bank_size=(0, None))
+        _between(self, spare_tokens=(0, None), stop_patience=(0, None), stop_tolerance=(0, 1))
+        _check_auto(self, "pack_size")
         _between(self, crop=(0.01, 1), margin=(0, 0.5), flip_prob=(0, 1), pixel_centre=(0, 1))
         _between(self, sigma=(1e-6, None), lr=(0, None), init_scale=(0, None))
         _one_of(self, noise=("gaussian", "uniform"), init=("gaussian", "text"))
         _one_of(self, loss=("mean_map", "per_layer"), frame=("stretch", "letterbox"))
+        _one_of(self, share=("none", "round", "image"))
         object.__setattr__(self, "layers", _plain_layers(self.layers))
 
     def identity(self) -> dict[str, object]:
-        """What an embedding depends on: all but the pack size and the number of rounds."""
+        """What an embedding depends on: not on how it is computed, nor on the rounds beside it."""
         values = dataclasses.asdict(self)
-        return {key: value for key, value in values.items() if key not in ("pack_size", "rounds")}
+        beside = {"pack_size", "stop_early"} | (set() if self.share == "image" else {"rounds"})
+        return {key: value for key, value in values.items() if key not in beside}
 
     def check(self, backbone: Backbone) -> None:
         """Raise what would fail on this backbone, before any work is done."""
         _check(self, backbone)
+        if self.share != "none" and self.queries_per_prompt(backbone) < 1:
+            raise DiffcorrError(
+                f"expected room for a query in a prompt of {backbone.embedding_shape[0]} tokens, found none: "
+                "lower rounds, token or spare_tokens"
+            )
+
+    def queries_per_prompt(self, backbone: Backbone) -> int:
+        """How many queries one prompt holds."""
+        if self.share == "none":
+            return 1
+        room = backbone.embedding_shape[0] - self.token - self.spare_tokens
+        return room // (self.rounds if self.share == "image" else 1)
+
+    def items_per_prompt(self, backbone: Backbone) -> int:
+        """How many tokens of one prompt are fitted, at most."""
+        return self.queries_per_prompt(backbone) * (self.rounds if self.share == "image" else 1)
 
 
 @dataclass(frozen=True)
@@ -93,28 +130,40 @@ class TransferConfig:
 
     Attributes:
         timestep, noise, token, layers, crop, margin, frame, side, seed: as in ``FitConfig``.
-        num_crops: the first four lie in the image's corners, each further one around the maximum
-            of the mean of those before it.
+        crops: ``'follow'``: the first four crops lie in the image's corners, each further one around
+            the maximum of the mean of those before it (the papers); ``'grid'``: on a square grid,
+            with the same noise for all queries, so that one pass serves all that share a prompt.
+        num_crops: how many; of a grid a square number.
         readout: ``'mean'`` of the layers' maps (the paper), or ``'softmax_mean'``: a softmax over
             the pixels of each layer's map first (the authors' program).
-        batch_size: (query, round) items that are run together.
+        bank_size: crops that follow the maximum snap to the nearest of so many on a grid, of which
+            each is encoded at most once for all queries; 0: they stay where they were drawn.
+        batch_size: prompts that are run together; ``'auto'``: what the device's memory holds.
+        stop_early: run nothing after the last layer that is read; changes nothing but speed.
     """
 
     timestep: int = 140
     noise: Noise = "gaussian"
     token: int = 1
     layers: LayerSpec = "paper"
+    crops: Literal["follow", "grid"] = "follow"
     num_crops: int = 20
     crop: float = 0.9316549294381423
     margin: float = 0.15
     readout: Literal["mean", "softmax_mean"] = "mean"
     frame: Literal["stretch", "letterbox"] = "stretch"
     side: int | None = None
-    batch_size: int = 16
+    bank_size: int = 0
+    batch_size: int | Literal["auto"] = "auto"
+    stop_early: bool = True
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _between(self, num_crops=(1, None), batch_size=(1, None), crop=(0.01, 1), margin=(0, 0.5))
+        _between(self, num_crops=(1, None), crop=(0.01, 1), margin=(0, 0.5), bank_size=(0, None))
+        _check_auto(self, "batch_size")
+        _one_of(self, crops=("follow", "grid"))
+        if self.crops == "grid" and isqrt(self.num_crops) ** 2 != self.num_crops:
+            raise DiffcorrError(f"expected a square number of grid crops, found {self.num_crops}: use 4 or 9")
         _one_of(self, noise=("gaussian", "uniform"), readout=("mean", "softmax_mean"))
         _one_of(self, frame=("stretch", "letterbox"))
         object.__setattr__(self, "layers", _plain_layers(self.layers))
@@ -134,6 +183,12 @@ def _between(config: object, **bounds: tuple[float, float | None]) -> None:
         if not low <= value <= (float("inf") if high is None else high):
             wanted = f"at least {low}" if high is None else f"in {low}..{high}"
             raise DiffcorrError(f"expected {name} {wanted}, found {value}")
+
+
+def _check_auto(config: object, name: str) -> None:
+    value = getattr(config, name)
+    if value != "auto" and not (isinstance(value, int) and value >= 1):
+        raise DiffcorrError(f"expected {name} 'auto' or at least 1, found {value!r}")
 
 
 def _one_of(config: object, **choices: tuple[str, ...]) -> None:

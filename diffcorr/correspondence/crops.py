@@ -11,6 +11,9 @@ from torch import Tensor
 from diffcorr.backbones.base import Backbone
 from diffcorr.data.geometry import CropResize
 from diffcorr.errors import DiffcorrError
+from diffcorr.memory import Batches
+
+ENCODE_BATCH = 16  # crops that the autoencoder takes at once
 
 
 class Crop(NamedTuple):
@@ -65,7 +68,7 @@ def snap(crop: Crop, point: tuple[float, float], crop_pixels: int, positions: Te
 
 
 def encode_crops(
-    backbone: Backbone, image_CHW: Tensor, crops: Iterable[Crop], crop_pixels: int, batch_size: int
+    backbone: Backbone, image_CHW: Tensor, crops: Iterable[Crop], crop_pixels: int, batches: Batches
 ) -> list[Tensor]:
     """Latents (c, h, w) of crops of one image, resized to the backbone's input.
 
@@ -74,31 +77,38 @@ def encode_crops(
     out = (backbone.image_size, backbone.image_size)
     shrinks = crop_pixels > backbone.image_size
     pending = list(crops)
-    latents: list[Tensor] = []
-    for start in range(0, len(pending), batch_size):
+
+    def encode(part: slice) -> list[Tensor]:
         images = []
-        for x, y, flip in pending[start : start + batch_size]:
+        for x, y, flip in pending[part]:
             pixels = CropResize(x, y, crop_pixels, crop_pixels, out).apply(image_CHW, antialias=shrinks)
             images.append(pixels.flip(-1) if flip else pixels)
         with torch.no_grad():
-            latents += backbone.encode(torch.stack(images)).unbind()
-    return latents
+            return list(backbone.encode(torch.stack(images)).unbind())
+
+    return [latent for latents in batches.map(len(pending), encode) for latent in latents]
 
 
 class LatentBank:
     """Latents of crops, each encoded once, for the images in use."""
 
-    def __init__(self, backbone: Backbone, crop_pixels: int, batch_size: int) -> None:
-        self._backbone, self._crop_pixels, self._batch_size = backbone, crop_pixels, batch_size
+    def __init__(self, backbone: Backbone, crop_pixels: int) -> None:
+        self._backbone, self._crop_pixels = backbone, crop_pixels
+        self._batches = Batches(ENCODE_BATCH)
         self._latents: dict[str, dict[Crop, Tensor]] = {}
 
     def require(self, images: Mapping[str, Tensor], crops: Mapping[str, set[Crop]]) -> None:
         """Encode what is not there yet, and forget all images but these."""
         self._latents = {key: self._latents.get(key, {}) for key in crops}
         for key, wanted in crops.items():
-            missing = sorted(wanted - self._latents[key].keys())
-            encoded = encode_crops(self._backbone, images[key], missing, self._crop_pixels, self._batch_size)
-            self._latents[key].update(zip(missing, encoded, strict=True))
+            self.add(key, images[key], wanted)
+
+    def add(self, key: str, image_CHW: Tensor, crops: set[Crop]) -> None:
+        """Encode what is not there yet of one image."""
+        kept = self._latents.setdefault(key, {})
+        missing = sorted(crops - kept.keys())
+        encoded = encode_crops(self._backbone, image_CHW, missing, self._crop_pixels, self._batches)
+        kept.update(zip(missing, encoded, strict=True))
 
     def __getitem__(self, key: tuple[str, Crop]) -> Tensor:
         image, crop = key

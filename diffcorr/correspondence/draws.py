@@ -24,6 +24,9 @@ class Draws(Protocol):
     def crop(self, step: int, low: tuple[int, int], high: tuple[int, int]) -> tuple[int, int]:
         """Left and top of a crop, uniform over whole pixels, bounds included."""
 
+    def pick(self, step: int, count: int) -> int:
+        """One of ``count`` items that share a prompt: the crop is drawn around it."""
+
     def flip(self, step: int, probability: float) -> bool:
         """Whether the crop is mirrored."""
 
@@ -57,6 +60,10 @@ class SeededDraws:
         generator = self._generator("crop")
         x, y = (int(torch.randint(a, b + 1, (), generator=generator)) for a, b in zip(low, high, strict=True))
         return x, y
+
+    def pick(self, step: int, count: int) -> int:
+        """Uniform over 0..count - 1."""
+        return int(torch.randint(0, count, (), generator=self._generator("pick")))
 
     def flip(self, step: int, probability: float) -> bool:
         """True with that probability."""
@@ -96,6 +103,10 @@ class RecordedDraws:
         """The recorded crop, whatever the bounds."""
         x, y = self.crop_xy[step].tolist()
         return x, y
+
+    def pick(self, step: int, count: int) -> int:
+        """Nothing is recorded of shared prompts: the items in turn."""
+        return step % count
 
     def flip(self, step: int, probability: float) -> bool:
         """The recorded mirroring."""

@@ -7,14 +7,16 @@ from typing import Any
 
 import torch
 from lightning import LightningModule
-from torch import Tensor, nn
+from torch import nn
 
 from diffcorr.attention.base import AttentionVariant
 from diffcorr.backbones.base import Backbone
 from diffcorr.correspondence.config import FitConfig
 from diffcorr.correspondence.crops import LatentBank, crop_side
+from diffcorr.correspondence.pack import PackFit, resolve_pack_size
 from diffcorr.correspondence.predictor import Embeddings
-from diffcorr.correspondence.prompt_fit import FitItem, PackFit, compose_packs
+from diffcorr.correspondence.prompts import FitItem, Prompt, compose_packs, own_prompt
+from diffcorr.memory import Batches
 from diffcorr.types import UInt8Image
 
 PackStep = tuple[int, int]
@@ -56,7 +58,7 @@ class PromptFitModule(LightningModule):
 
     Args:
         backbone: frozen.
-        items: what to fit, e.g. ``PromptFit.missing``; may be empty.
+        prompts: what to fit, e.g. ``PromptFit.missing``; may be empty.
         images: RGB image of each query by ``image_id``, any size; may load on access.
         config: how to fit.
         variant: how heads become a map.
@@ -68,7 +70,7 @@ class PromptFitModule(LightningModule):
     def __init__(
         self,
         backbone: Backbone,
-        items: Sequence[FitItem],
+        prompts: Sequence[Prompt | FitItem],
         images: Mapping[str, UInt8Image],
         config: FitConfig,
         variant: AttentionVariant,
@@ -80,11 +82,12 @@ class PromptFitModule(LightningModule):
         # not a submodule: frozen weights are neither this module's parameters nor in its checkpoints
         self.__dict__["backbone"] = backbone
         self.images, self.config, self.variant, self.store = images, config, variant, store
-        self.packs = compose_packs(items, config.pack_size)
+        self.prompts = [own_prompt(p) if isinstance(p, FitItem) else p for p in prompts]
+        self.packs: list[list[Prompt]] = []
         self.embeddings = nn.Parameter(torch.zeros(0, *backbone.embedding_shape))
         self._pack: PackFit | None = None
         self._bank: LatentBank | None = None
-        self._curve: list[Tensor] = []
+        self._batches = Batches(1)
 
     def train_dataloader(self) -> PackSteps:
         """The steps of this process's packs."""
@@ -92,8 +95,16 @@ class PromptFitModule(LightningModule):
         return PackSteps(len(self.packs), self.config.steps, trainer.global_rank, trainer.world_size)
 
     def on_fit_start(self) -> None:
-        """Take the frozen model to the trainer's device."""
+        """Take the frozen model to the trainer's device, and see what that holds at once.
+
+        All processes take the first one's answer, or their packs would differ; where another has
+        less memory, its steps run in parts.
+        """
         self.backbone.to(self.device)
+        if self.prompts:
+            size = resolve_pack_size(self.backbone, self.config, self.variant)
+            self._batches = Batches(self.trainer.strategy.broadcast(size))
+            self.packs = compose_packs(self.prompts, self._batches.size)
 
     def configure_optimizers(self) -> torch.optim.Adam:
         """Adam; its parameter is exchanged and its state forgotten with every pack."""
@@ -106,13 +117,13 @@ class PromptFitModule(LightningModule):
         if step == 0:
             self._begin(index, optimizer)
         assert self._pack is not None
-        optimizer.zero_grad()
-        losses = self._pack.losses(step)
-        self.manual_backward(losses.sum())
-        optimizer.step()
-        self._curve.append(losses.detach())
-        self.log("fit/loss", losses.detach().mean(), prog_bar=True, batch_size=len(losses))
-        self.log("fit/pack", float(index), batch_size=len(losses))
+        if self._pack.active:
+            optimizer.zero_grad()
+            losses = self._pack.backward(step, self.manual_backward)
+            optimizer.step()
+            self._pack.settle()
+            self.log("fit/loss", losses.nanmean(), prog_bar=True, batch_size=len(losses))
+        self.log("fit/pack", float(index), batch_size=1)
         if step == self.config.steps - 1:
             self._finish()
 
@@ -124,18 +135,23 @@ class PromptFitModule(LightningModule):
         config = self.config
         if self._bank is None:
             pixels = crop_side(config.side or self.backbone.image_size, config.crop)
-            self._bank = LatentBank(self.backbone, pixels, config.pack_size)
+            self._bank = LatentBank(self.backbone, pixels)
         self._pack = PackFit(
-            self.backbone, self.packs[index], self.images, config, self.variant, bank=self._bank
+            self.backbone,
+            self.packs[index],
+            self.images,
+            config,
+            self.variant,
+            bank=self._bank,
+            batches=self._batches,
         )
-        self._curve = []
         self.embeddings = self._pack.embeddings
         optimizer.param_groups[0]["params"] = [self.embeddings]
         optimizer.state.clear()
 
     def _finish(self) -> None:
         assert self._pack is not None
-        losses = torch.stack(self._curve).cpu()
-        for row, (query, round) in enumerate(self._pack.items):
-            self.store.add(query.id, round, self.embeddings.detach()[row].cpu(), losses[:, row])
+        losses = self._pack.curves
+        for row, prompt in enumerate(self._pack.prompts):
+            self.store.add(*prompt.key, self.embeddings.detach()[row].cpu(), losses[:, row])
         self.store.flush()

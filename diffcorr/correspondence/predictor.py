@@ -13,7 +13,9 @@ from diffcorr.attention.mean import MeanAttention
 from diffcorr.backbones.base import Backbone
 from diffcorr.correspondence.base import check_pair
 from diffcorr.correspondence.config import FitConfig, TransferConfig
-from diffcorr.correspondence.prompt_fit import FitItem, fit_prompts
+from diffcorr.correspondence.grid import transfer_grid
+from diffcorr.correspondence.prompt_fit import fit_prompts
+from diffcorr.correspondence.prompts import Prompt, compose_prompts, to_front
 from diffcorr.correspondence.transfer import TransferResult, transfer
 from diffcorr.types import Pair, PointPrediction, Query, UInt8Image
 
@@ -22,10 +24,10 @@ class Embeddings(Protocol):
     """Where fitted embeddings are kept, on disk or in memory."""
 
     def add(self, query_id: str, round: int, embedding: Tensor, losses: Tensor) -> None:
-        """Keep one embedding (P, D) and its loss curve (steps,)."""
+        """Keep one embedding (P, D) and its loss curve (steps,) under a prompt's key."""
 
     def get(self, query_id: str) -> Tensor | None:
-        """All rounds (R, P, D) of a query, or None."""
+        """All rounds (R, P, D) of a key, or None."""
 
     def missing(self, query_ids: Sequence[str], rounds: int) -> list[tuple[str, int]]:
         """What has still to be fitted."""
@@ -68,6 +70,9 @@ class PromptFit:
         transfer: how they are read in the target.
         embeddings: where fitted embeddings are; what is missing is fitted when it is asked for.
         name: under which predictions are stored.
+
+    Where queries share prompts (``FitConfig.share``), those that are first asked for together share:
+    ask for all of a data set at once, as ``eval.py`` does, and results do not depend on the order of pairs.
     """
 
     def __init__(
@@ -85,25 +90,37 @@ class PromptFit:
         self.fit_config.check(backbone)
         self.transfer_config.check(backbone)
         self.embeddings: Embeddings = embeddings if embeddings is not None else MemoryEmbeddings()
+        self._prompts: dict[str, list[tuple[Prompt, int]]] = {}  # of each query: prompts, place in them
 
     def identity(self) -> dict[str, object]:
         """What a fitted embedding depends on, beside the backbone: for the store to compare."""
         return {**self.fit_config.identity(), "variant": repr(self.variant)}
 
-    def missing(self, queries: Sequence[Query]) -> list[FitItem]:
-        """What has still to be fitted of these queries, each once however often it is named."""
-        by_id = {query.id: query for query in queries}
-        return [
-            FitItem(by_id[key], round)
-            for key, round in self.embeddings.missing(list(by_id), self.fit_config.rounds)
-        ]
+    def prompts(self, queries: Sequence[Query]) -> list[Prompt]:
+        """The prompts of these queries, each once however often a query is named."""
+        new = {query.id: query for query in queries if query.id not in self._prompts}
+        config = self.fit_config
+        size = config.queries_per_prompt(self.backbone)
+        for prompt in compose_prompts(list(new.values()), config.rounds, config.share, size):
+            for place, (query, _) in enumerate(prompt.items):
+                self._prompts.setdefault(query.id, []).append((prompt, place))
+        named = {prompt.key: prompt for query in queries for prompt, _ in self._prompts[query.id]}
+        return list(named.values())
+
+    def missing(self, queries: Sequence[Query]) -> list[Prompt]:
+        """Those of them that have still to be fitted."""
+        prompts = self.prompts(queries)
+        rounds = 1 + max((round for _, round in (p.key for p in prompts)), default=0)
+        names = dict.fromkeys(prompt.key[0] for prompt in prompts)
+        absent = set(self.embeddings.missing(list(names), rounds))
+        return [prompt for prompt in prompts if prompt.key in absent]
 
     def fit(self, queries: Sequence[Query], images: Mapping[str, UInt8Image]) -> None:
         """Fit what is missing, without a trainer."""
-        items = self.missing(queries)
-        result = fit_prompts(self.backbone, items, images, self.fit_config, self.variant)
-        for row, (query, round) in enumerate(items):
-            self.embeddings.add(query.id, round, result.embeddings[row].cpu(), result.losses[:, row])
+        prompts = self.missing(queries)
+        result = fit_prompts(self.backbone, prompts, images, self.fit_config, self.variant)
+        for row, prompt in enumerate(prompts):
+            self.embeddings.add(*prompt.key, result.embeddings[row].cpu(), result.losses[:, row])
         self.embeddings.flush()
 
     def locate(
@@ -117,17 +134,40 @@ class PromptFit:
             target_id: its identity, from which the random numbers of the reading derive.
             heatmaps: keep the maps.
         """
-        rounds = self.fit_config.rounds
-        fitted = [self.embeddings.get(query.id) for query in queries]
-        stacked = [rounds_RPD[:rounds] for rounds_RPD in fitted if rounds_RPD is not None]
-        assert len(stacked) == len(queries), "fit the queries first"
-        if not stacked:
+        if not queries:
             return []
+        prompts = self.prompts(queries)
+        stored = {name: self.embeddings.get(name) for name in dict.fromkeys(p.key[0] for p in prompts)}
+
+        def embedding(prompt: Prompt) -> Tensor:
+            name, round = prompt.key
+            kept = stored[name]
+            assert kept is not None, "fit the queries first"
+            return kept[round]
+
+        read = self.transfer_config
+        if read.crops == "grid":
+            rows = {prompt.key: row for row, prompt in enumerate(prompts)}
+            places = [[(rows[prompt.key], place) for prompt, place in self._prompts[q.id]] for q in queries]
+            return transfer_grid(
+                self.backbone,
+                target,
+                torch.stack([embedding(prompt) for prompt in prompts]),
+                places,
+                read,
+                self.variant,
+                target=target_id,
+                heatmaps=heatmaps,
+            )
+        fronted = [
+            torch.stack([to_front(embedding(p), item, self.fit_config) for p, item in self._prompts[q.id]])
+            for q in queries
+        ]
         return transfer(
             self.backbone,
             target,
-            torch.stack(stacked),
-            self.transfer_config,
+            torch.stack(fronted),
+            read,
             self.variant,
             keys=[query.id for query in queries],
             target=target_id,

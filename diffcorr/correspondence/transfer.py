@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from diffcorr.attention.base import AttentionVariant
-from diffcorr.attention.capture import capture
+from diffcorr.attention.capture import capture, resize_maps
 from diffcorr.backbones.base import Backbone
 from diffcorr.correspondence.config import TransferConfig
-from diffcorr.correspondence.crops import Crop, crop_bounds, crop_side, encode_crops
+from diffcorr.correspondence.crops import Crop, LatentBank, bank_positions, crop_bounds, crop_side, snap
 from diffcorr.correspondence.draws import Draws, SeededDraws
 from diffcorr.data.geometry import Geometry, frame, image_size, image_to_tensor
+from diffcorr.memory import CPU_BATCH, MOST, Batches
 from diffcorr.types import Point, UInt8Image
 
 
@@ -75,27 +75,34 @@ def transfer(
     geometry = frame(image_size(image), side, config.frame)
     pixels = image_to_tensor(image, geometry).to(backbone.device, backbone.dtype)
     names = keys if keys is not None else [str(q) for q in range(num_queries)]
-    sources = [
-        draws[q][r] if draws is not None else SeededDraws("transfer", config.seed, target, names[q], r)
-        for q in range(num_queries)
-        for r in range(num_rounds)
-    ]
     flat = embeddings_QRPD.flatten(0, 1).to(backbone.device)
-    maps_QLHW: Tensor | None = None
-    for start in range(0, len(sources), config.batch_size):
-        part = slice(start, start + config.batch_size)
-        maps_NLHW = _read(backbone, pixels, flat[part], sources[part], config, variant, geometry)
-        if maps_QLHW is None:
-            maps_QLHW = maps_NLHW.new_zeros(num_queries, *maps_NLHW.shape[1:])
-        query = torch.arange(start, start + len(maps_NLHW), device=maps_NLHW.device) // num_rounds
-        maps_QLHW.index_add_(0, query, maps_NLHW / num_rounds)
-    if maps_QLHW is None:
+    bank = LatentBank(backbone, crop_side(side, config.crop))
+
+    def draws_of(n: int) -> Draws:
+        q, r = divmod(n, num_rounds)
+        return draws[q][r] if draws is not None else SeededDraws("transfer", config.seed, target, names[q], r)
+
+    def work(part: slice) -> Tensor:
+        members = [draws_of(n) for n in range(part.start, part.stop)]
+        return _read(backbone, bank, pixels, flat[part], members, config, variant, geometry)
+
+    found = batches_of(config, backbone).map(len(flat), work)
+    if not found:
         return []
-    return [_result(maps_LHW, layers, config, geometry, heatmaps) for maps_LHW in maps_QLHW]
+    maps_QLHW = torch.cat(found).unflatten(0, (num_queries, num_rounds)).mean(1)
+    return [read_out(maps_LHW, layers, config, geometry, heatmaps) for maps_LHW in maps_QLHW]
+
+
+def batches_of(config: TransferConfig, backbone: Backbone) -> Batches:
+    """How many prompts a reading runs at once: without gradients twice what a small fit would."""
+    if config.batch_size != "auto":
+        return Batches(config.batch_size)
+    return Batches(CPU_BATCH if backbone.device.type == "cpu" else MOST)
 
 
 def _read(
     backbone: Backbone,
+    bank: LatentBank,
     pixels_CHW: Tensor,
     embeddings_NPD: Tensor,
     draws: Sequence[Draws],
@@ -107,6 +114,7 @@ def _read(
     side = geometry.size[0]
     pixels = crop_side(side, config.crop)
     room = side - pixels
+    positions = bank_positions(side, pixels, config.bank_size or 1 << 62)
     corners = [Crop(0, 0), Crop(0, room), Crop(room, 0), Crop(room, room)]
     num_layers = len(backbone.resolve_layers("cross", config.layers))
     precise = torch.promote_types(backbone.dtype, torch.float32)
@@ -115,31 +123,27 @@ def _read(
     for step in range(config.num_crops):
         if step < len(corners):
             crops = [corners[step]] * len(draws)
+            centres = [(crop.x + pixels / 2, crop.y + pixels / 2) for crop in crops]
         else:
             mean = (total / count.clamp(min=1)).mean(1)
-            crops = []
-            for (x, y), draw in zip(_argmax(mean, geometry), draws, strict=True):
+            crops, centres = [], _argmax(mean, geometry)
+            for (x, y), draw in zip(centres, draws, strict=True):
                 low, high = crop_bounds((x, y), side, pixels, config.margin)
                 crops.append(Crop(*draw.crop(step, low, high)))
-        distinct = sorted(set(crops))
-        encoded = dict(
-            zip(
-                distinct, encode_crops(backbone, pixels_CHW, distinct, pixels, config.batch_size), strict=True
-            )
-        )
-        latents = torch.stack([encoded[crop] for crop in crops])
+        if config.bank_size:
+            crops = [
+                snap(crop, centre, pixels, positions) for crop, centre in zip(crops, centres, strict=True)
+            ]
+        bank.add("", pixels_CHW, set(crops))
+        latents = torch.stack([bank["", crop] for crop in crops])
         shape = tuple(latents.shape[1:])
         noise = torch.stack([draw.noise(step, shape, config.noise) for draw in draws])
         noisy = backbone.add_noise(latents, noise.to(latents), config.timestep)
-        with capture(backbone, config.layers, variant=variant, token=config.token) as maps:
+        with capture(
+            backbone, config.layers, variant=variant, token=config.token, stop_early=config.stop_early
+        ) as maps:
             backbone.denoise(noisy, config.timestep, embeddings_NPD)
-        resized = torch.stack(
-            [
-                F.interpolate(m.grid[:, None], size=(pixels, pixels), mode="bilinear")[:, 0]
-                for m in maps.values()
-            ],
-            1,
-        )
+        resized = resize_maps(maps, pixels)
         for n, (x, y, _) in enumerate(crops):
             total[n, :, y : y + pixels, x : x + pixels] += resized[n]
             count[n, :, y : y + pixels, x : x + pixels] += 1
@@ -160,9 +164,10 @@ def _argmax(maps_NHW: Tensor, geometry: Geometry) -> list[Point]:
     return [(left + i % width + 0.5, top + i // width + 0.5) for i in equal.int().argmax(1).tolist()]
 
 
-def _result(
+def read_out(
     maps_LHW: Tensor, layers: Sequence[str], config: TransferConfig, geometry: Geometry, keep: bool
 ) -> TransferResult:
+    """Where maps (L, side, side) of the square working image peak, in the original image."""
     mean = maps_LHW.mean(0)
     score = mean
     if config.readout == "softmax_mean":

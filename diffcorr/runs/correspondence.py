@@ -60,19 +60,19 @@ def with_store(method: PromptFit, config: DictConfig) -> PromptFit:
 def fit_missing(run: Run, method: PromptFit, data: PairDataset) -> None:
     """Fit every query of the pairs that the store does not have, each once."""
     queries = [query for pair in data.pairs for query in pair.queries()]
-    distinct = {query.id for query in queries}
-    items = method.missing(queries)
-    rounds = method.fit_config.rounds
+    missing = method.missing(queries)
+    total = len(method.prompts(queries))
     log.info(
-        "%d queries x %d rounds: %d stored, %d to fit",
-        len(distinct),
-        rounds,
-        len(distinct) * rounds - len(items),
-        len(items),
+        "%d queries x %d rounds in %d prompts: %d stored, %d to fit",
+        len({query.id for query in queries}),
+        method.fit_config.rounds,
+        total,
+        total - len(missing),
+        len(missing),
     )
-    if items:
+    if missing:
         module = PromptFitModule(
-            method.backbone, items, ImagesById(data), method.fit_config, method.variant, method.embeddings
+            method.backbone, missing, ImagesById(data), method.fit_config, method.variant, method.embeddings
         )
         run.trainer().fit(module)
 

@@ -16,7 +16,8 @@ from diffcorr.correspondence import (
     transfer,
 )
 from diffcorr.correspondence.crops import crop_bounds
-from diffcorr.correspondence.prompt_fit import PackFit, compose_packs, gaussian_target
+from diffcorr.correspondence.pack import PackFit, gaussian_target
+from diffcorr.correspondence.prompts import compose_packs, own_prompt
 from diffcorr.errors import DiffcorrError, ImageError, UnknownNameError
 from diffcorr.types import Query
 from tests.helpers import fit_reference
@@ -189,10 +190,10 @@ def test_crop_draws_are_uniform() -> None:
 
 
 def test_packs_are_composed_from_sorted_ids() -> None:
-    packs = compose_packs(items(), 5)
-    assert packs == compose_packs(items()[::-1], 5)
+    packs = compose_packs([own_prompt(i) for i in items()], 5)
+    assert packs == compose_packs([own_prompt(i) for i in items()[::-1]], 5)
     assert [len(pack) for pack in packs] == [5, 5, 5, 1]
-    assert {item for pack in packs for item in pack} == set(items())
+    assert {item for pack in packs for prompt in pack for item in prompt.items} == set(items())
 
 
 def test_nothing_to_fit() -> None:

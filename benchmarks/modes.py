@@ -1,0 +1,51 @@
+"""Named ways to run one preset: the plain process, the fast ones that equal it, and those that do not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from diffcorr.config import config_folder
+
+
+@dataclass(frozen=True)
+class Mode:
+    """Changes of a method's config, and the precision of the weights (None: half the bits where quick)."""
+
+    changes: dict[str, Any]
+    dtype: str | None = None
+
+
+def _packed() -> dict[str, Any]:
+    """What the preset `packed` changes."""
+    node = OmegaConf.load(config_folder() / "method" / "packed.yaml")
+    return {key: OmegaConf.to_container(node[key]) for key in ("fit", "transfer")}  # type: ignore[index]
+
+
+MODES = {
+    # batch 1, fp32, every crop of every step encoded anew, all of the U-Net run
+    "plain": Mode(
+        {
+            "fit": {"pack_size": 1, "bank_size": 0, "stop_early": False},
+            "transfer": {"batch_size": 1},
+        },
+        "float32",
+    ),
+    "exact_fp32": Mode({}, "float32"),
+    "exact": Mode({}),
+    "small_bank": Mode({"fit": {"bank_size": 9}, "transfer": {"bank_size": 9}}),
+    "grid": Mode({"transfer": {"crops": "grid", "num_crops": 4}}),
+    "early_stop": Mode({"fit": {"stop_patience": 8, "stop_tolerance": 0.05}}),
+    "packed_by_round": Mode(OmegaConf.to_container(OmegaConf.merge(_packed(), {"fit": {"share": "round"}}))),  # type: ignore[arg-type]
+    "packed": Mode(_packed()),
+}
+
+
+def changed(method: DictConfig, mode: Mode) -> DictConfig:
+    """The method's config in that mode, with all that it refers to."""
+    merged = OmegaConf.merge(method, mode.changes)
+    assert isinstance(merged, DictConfig)
+    merged._set_parent(method._get_parent())
+    return merged

@@ -1,0 +1,102 @@
+"""Read fitted embeddings in a target on a fixed grid of crops: one pass serves all of a prompt's queries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isqrt
+
+import torch
+from torch import Tensor
+
+from diffcorr.attention.base import AttentionVariant
+from diffcorr.attention.capture import capture, resize_maps
+from diffcorr.backbones.base import Backbone
+from diffcorr.correspondence.config import TransferConfig
+from diffcorr.correspondence.crops import Crop, LatentBank, bank_positions, crop_side
+from diffcorr.correspondence.draws import SeededDraws
+from diffcorr.correspondence.transfer import TransferResult, batches_of, read_out
+from diffcorr.data.geometry import frame, image_size, image_to_tensor
+from diffcorr.types import UInt8Image
+
+Place = tuple[int, int]
+"""(prompt, which of its items)."""
+
+
+@torch.no_grad()
+def transfer_grid(
+    backbone: Backbone,
+    image: UInt8Image,
+    embeddings_NPD: Tensor,
+    places: Sequence[Sequence[Place]],
+    config: TransferConfig,
+    variant: AttentionVariant,
+    *,
+    target: str = "",
+    heatmaps: bool = False,
+) -> list[TransferResult]:
+    """Find Q queries in ``image``; each crop is encoded once, with one noise, for all of them.
+
+    Maps are averaged over the crops that show a pixel and over a query's rounds, as in ``transfer``.
+
+    Args:
+        backbone: the one on which the embeddings were fitted.
+        image: RGB target of any size.
+        embeddings_NPD: the prompts.
+        places: where each query's rounds are among the prompts.
+        config: everything that can be chosen.
+        variant: how heads become a map.
+        target: identity of the image, from which the noise derives.
+        heatmaps: keep the maps.
+    """
+    config.check(backbone)
+    layers = [layer.name for layer in backbone.resolve_layers("cross", config.layers)]
+    side = config.side or backbone.image_size
+    geometry = frame(image_size(image), side, config.frame)
+    pixels = crop_side(side, config.crop)
+    lines = bank_positions(side, pixels, config.num_crops).tolist()
+    if isqrt(config.num_crops) == 1:
+        lines = [(side - pixels) // 2]
+    crops = [Crop(x, y) for y in lines for x in lines]
+    bank = LatentBank(backbone, pixels)
+    bank.add("", image_to_tensor(image, geometry).to(backbone.device, backbone.dtype), set(crops))
+    draws = SeededDraws("grid", config.seed, target)
+    noisy = []
+    for step, crop in enumerate(crops):
+        latent = bank["", crop]
+        noise = draws.noise(step, tuple(latent.shape), config.noise).to(latent)
+        noisy.append(backbone.add_noise(latent, noise, config.timestep))
+    readers: dict[int, list[Place]] = {}  # of each prompt: (query, item)
+    for query, wanted in enumerate(places):
+        for prompt, item in wanted:
+            readers.setdefault(prompt, []).append((query, item))
+    num_items = 1 + max((item for wanted in places for _, item in wanted), default=0)
+    precise = torch.promote_types(backbone.dtype, torch.float32)
+    shape = (len(places), len(layers), side, side)
+    total = torch.zeros(shape, dtype=precise, device=backbone.device)
+    count = torch.zeros(side, side, dtype=precise, device=backbone.device)
+    for x, y, _ in crops:
+        count[y : y + pixels, x : x + pixels] += 1
+    passes = [(prompt, crop) for prompt in sorted(readers) for crop in range(len(crops))]
+    embeddings = embeddings_NPD.to(backbone.device)
+
+    def work(part: slice) -> None:
+        members = passes[part]
+        latents = torch.stack([noisy[crop] for _, crop in members])
+        tokens = range(config.token, config.token + num_items)
+        with capture(
+            backbone, config.layers, variant=variant, token=tokens, stop_early=config.stop_early
+        ) as maps:
+            backbone.denoise(latents, config.timestep, embeddings[[prompt for prompt, _ in members]])
+        resized = resize_maps(maps, pixels)
+        for (prompt, crop), maps_LKhw in zip(members, resized, strict=True):
+            x, y, _ = crops[crop]
+            queries, items = zip(*readers[prompt], strict=True)
+            window = total[:, :, y : y + pixels, x : x + pixels]
+            window.index_add_(
+                0, torch.tensor(queries, device=total.device), maps_LKhw[:, list(items)].movedim(1, 0)
+            )
+
+    batches_of(config, backbone).map(len(passes), work)
+    rounds = torch.tensor([len(wanted) for wanted in places], device=total.device)[:, None, None, None]
+    total /= count.clamp(min=1) * rounds
+    return [read_out(maps_LHW, layers, config, geometry, heatmaps) for maps_LHW in total]

@@ -1,0 +1,78 @@
+"""The benchmarks run, and their records say what they have to; no clock is asserted."""
+
+import json
+
+import pytest
+import torch
+
+from benchmarks import run
+from benchmarks.count_flops import per_query, pieces
+from benchmarks.measure import counted, take_turns
+from benchmarks.modes import MODES, changed
+from diffcorr.config import compose, instantiate
+from diffcorr.correspondence import FitConfig, TransferConfig
+from tests.helpers.tiny_models import tiny_backbone
+
+
+def test_records_of_the_speed_benchmark(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    short = ["method.fit.steps=2", "method.fit.rounds=1", "method.transfer.num_crops=4"]
+    run.main([*short, "modes=plain,exact,packed"])
+    written = json.loads((tmp_path / "outputs/bench/fit.json").read_text())
+    assert [r["mode"] for r in written["records"]] == ["plain", "exact", "packed"]
+    for record in written["records"]:
+        assert record.keys() >= {
+            "backbone",
+            "device",
+            "dtype",
+            "seconds_per_query",
+            "ratio_to_plain",
+            "flops_per_query",
+            "flops_ratio",
+            "peak_memory_bytes",
+            "num_queries",
+        }
+    plain, exact, packed = written["records"]
+    assert plain["ratio_to_plain"] == 1
+    assert packed["flops_ratio"] < exact["flops_ratio"] < plain["flops_ratio"] == 1
+    (tmp_path / "outputs/bench/segment.json").read_text()
+    assert "outputs/bench/fit.json" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_every_mode_is_a_valid_config(name):
+    config = compose("eval", [])
+    keywords = instantiate(changed(config.method, MODES[name])).keywords
+    assert isinstance(keywords["fit"], FitConfig)
+    assert keywords["fit"].timestep == config.method.fit.timestep
+
+
+def test_flops_are_those_of_a_matrix_product():
+    a = torch.randn(8, 16)
+    measured = take_turns({"product": lambda: a @ a.T}, turns=1)["product"]
+    assert measured.flops == 2 * 8 * 16 * 8
+    assert len(measured.seconds) == 1
+
+
+def test_flops_on_fake_tensors_are_those_of_a_real_pass():
+    backbone = tiny_backbone()
+    config = FitConfig(layers=[3], token=1)
+    each = pieces(backbone, config)
+    with counted() as counter, torch.no_grad():
+        latents = backbone.encode(torch.zeros(1, 3, 32, 32))
+    assert each["encode"] == counter.get_total_flops()
+    with counted() as counter, torch.no_grad():
+        backbone.denoise(latents, 140, torch.zeros(1, *backbone.embedding_shape))
+    assert each["whole"] == counter.get_total_flops()
+    assert 0 < each["early"] < each["whole"]
+    assert each["backward"] > 0
+
+
+def test_flops_of_a_query_by_hand():
+    each = {"whole": 10.0, "early": 6.0, "backward": 5.0, "encode": 3.0}
+    fit = FitConfig(steps=10, rounds=2, bank_size=4, crop=0.5)
+    read = TransferConfig(num_crops=5, bank_size=4, crop=0.5)
+    found = per_query(each, fit, read, side=32)
+    assert found["plain"] == 20 * (10 + 5 + 3) + 10 * (10 + 3)
+    # four crops each of source and target, shared by ten queries
+    assert found["exact"] == 20 * (6 + 5) + 10 * 6 + 0.8 * 3
