@@ -228,7 +228,7 @@ def prepare_run_folder(
         config: written, resolved, as ``config.yaml``.
         seed: goes into ``run.json`` beside :func:`run_metadata`.
         task: where given, the files are ``config-<task>.yaml`` and ``run-<task>.json``, so that several
-            tasks can share a folder.
+            tasks can share a folder; a further configuration of a task is numbered (``-2``, ``-3``).
 
     Returns:
         The folder.
@@ -246,7 +246,11 @@ def prepare_run_folder(
             OmegaConf.to_container(container, resolve=True, throw_on_missing=True)
         except OmegaConfBaseException as error:
             raise _config_error(error) from error
-        write_atomic(folder / f"config{suffix}.yaml", lambda to: to.write_text(text, encoding="utf-8"))
+        number = 1
+        while (file := folder / f"config{suffix}.yaml").exists() and file.read_text(encoding="utf-8") != text:
+            number += 1
+            suffix = (f"-{task}" if task else "") + f"-{number}"
+        write_atomic(file, lambda to: to.write_text(text, encoding="utf-8"))
     metadata = json.dumps(run_metadata(seed), indent=2) + "\n"
     write_atomic(folder / f"run{suffix}.json", lambda to: to.write_text(metadata, encoding="utf-8"))
     return folder

@@ -151,6 +151,18 @@ def test_a_run_folder_describes_its_run(folder, tmp_path):
     assert sorted(file.name for file in run.iterdir()) == ["config.yaml", "run.json"]
 
 
+def test_configurations_that_share_a_folder_keep_apart(tmp_path):
+    for value in (1, 2, 1, 3):
+        config.prepare_run_folder(tmp_path, {"a": value}, task="correspondence")
+    names = {path.name: path.read_text() for path in tmp_path.glob("config*")}
+    assert names == {
+        "config-correspondence.yaml": "a: 1\n",
+        "config-correspondence-2.yaml": "a: 2\n",
+        "config-correspondence-3.yaml": "a: 3\n",
+    }
+    assert len(list(tmp_path.glob("run-correspondence*.json"))) == 3
+
+
 def test_run_metadata_names_no_host_user_or_folder():
     import getpass
     import platform

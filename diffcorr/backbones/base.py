@@ -73,8 +73,18 @@ class Backbone(nn.Module, ABC):
         """Latents at ``timestep`` of the training schedule, of the latents' shape."""
 
     @abstractmethod
-    def denoise(self, latents: Tensor, timestep: int, prompt_embeds_BPD: Tensor) -> Tensor | None:
-        """One pass of the denoiser; its output, or None where a reader has stopped it early."""
+    def denoise(
+        self, latents: Tensor, timestep: int, prompt_embeds_BPD: Tensor, rows: Sequence[int] | None = None
+    ) -> Tensor | None:
+        """One pass of the denoiser; its output, or None where a reader has stopped it early.
+
+        Args:
+            latents: (B, c, h, w); with ``rows`` fewer, each seen by several prompts.
+            timestep: 0..999 of the training schedule.
+            prompt_embeds_BPD: one for each row, or one for all.
+            rows: B places in ``latents``, of the one that each prompt sees; what no prompt has
+                touched yet is computed once for each.
+        """
 
     @abstractmethod
     def features(self, latents: Tensor, timestep: int, prompt_embeds_BPD: Tensor, block: int) -> Tensor:

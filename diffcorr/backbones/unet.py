@@ -18,6 +18,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from diffcorr.backbones.base import Backbone, Kind, LayerInfo, StopForward, fingerprint
 from diffcorr.backbones.catalog import CATALOG, SD_SCHEDULE
+from diffcorr.backbones.stem import shared, stem_of
 from diffcorr.errors import BackboneError, UnknownNameError
 
 DEFAULT_NUM_TOKENS = 77  # of CLIP, where a folder has no tokenizer to ask
@@ -70,6 +71,7 @@ class UNetBackbone(Backbone):
         weights = [*unet.named_parameters(), *vae.encoder.named_parameters()]
         self.fingerprint = fingerprint(config, weights)
         self._modules_by_path = _attention_modules(unet)
+        self._stem = stem_of(unet)
         self._layers = {kind: _layers(unet, self._modules_by_path, kind) for kind in ("cross", "self")}
         self.paper_layers = tuple(paper_layers) if paper_layers is not None else self._default_layers()
         self.resolve_layers("cross", self.paper_layers)
@@ -190,12 +192,18 @@ class UNetBackbone(Backbone):
         alpha = float(self.alphas_cumprod[timestep])
         return alpha**0.5 * latents + (1 - alpha) ** 0.5 * noise.to(latents)
 
-    def denoise(self, latents: Tensor, timestep: int, prompt_embeds_BPD: Tensor) -> Tensor | None:
+    def denoise(
+        self, latents: Tensor, timestep: int, prompt_embeds_BPD: Tensor, rows: Sequence[int] | None = None
+    ) -> Tensor | None:
         """Prediction (B, c, h, w) of the U-Net, or None where a reader has stopped the pass."""
         self.map_origin = (latents.shape[-2], latents.shape[-1])
+        seen = range(len(latents)) if rows is None else rows
+        if rows is not None:
+            latents = latents[list(rows)]
         embeds = prompt_embeds_BPD.to(self.dtype).expand(len(latents), -1, -1)
         try:
-            return self.unet(latents, timestep, embeds).sample
+            with shared(self._stem, seen):
+                return self.unet(latents, timestep, embeds).sample
         except StopForward:
             return None
 

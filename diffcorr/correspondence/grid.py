@@ -76,17 +76,18 @@ def transfer_grid(
     count = torch.zeros(side, side, dtype=precise, device=backbone.device)
     for x, y, _ in crops:
         count[y : y + pixels, x : x + pixels] += 1
-    passes = [(prompt, crop) for prompt in sorted(readers) for crop in range(len(crops))]
+    # crop by crop, so that prompts of one batch see few latents
+    passes = [(prompt, crop) for crop in range(len(crops)) for prompt in sorted(readers)]
     embeddings = embeddings_NPD.to(backbone.device)
 
     def work(part: slice) -> None:
         members = passes[part]
-        latents = torch.stack([noisy[crop] for _, crop in members])
         tokens = range(config.token, config.token + num_items)
+        prompts, rows = zip(*members, strict=True)
         with capture(
             backbone, config.layers, variant=variant, token=tokens, stop_early=config.stop_early
         ) as maps:
-            backbone.denoise(latents, config.timestep, embeddings[[prompt for prompt, _ in members]])
+            backbone.denoise(torch.stack(noisy), config.timestep, embeddings[list(prompts)], rows)
         resized = resize_maps(maps, pixels)
         for (prompt, crop), maps_LKhw in zip(members, resized, strict=True):
             x, y, _ = crops[crop]

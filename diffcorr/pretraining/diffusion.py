@@ -41,6 +41,9 @@ class DiffusionModule(lightning.LightningModule):
         max_steps: length of the schedule in steps.
         prompt_dropout: share of prompts that are replaced by the empty one.
         snr_gamma: clamp of the loss weight min(SNR, gamma) / SNR (Hang et al. 2023, equation 8); 0: none.
+        noisy_emphasis: where the SNR is below 1, the weight is multiplied by SNR to minus this power.
+            In small latents the colour of a large area can be read from the noisy input at almost
+            every timestep; only the noisiest make the model ask its prompt.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class DiffusionModule(lightning.LightningModule):
         max_steps: int,
         prompt_dropout: float = 0.1,
         snr_gamma: float = 5.0,
+        noisy_emphasis: float = 0.0,
     ) -> None:
         super().__init__()
         self.unet = UNet2DConditionModel(**unet)
@@ -62,7 +66,8 @@ class DiffusionModule(lightning.LightningModule):
         self.register_buffer("empty_prompt", empty_prompt.long())
         self.register_buffer("alphas", self.scheduler.alphas_cumprod.clone())
         self.lr, self.max_steps = lr, max_steps
-        self.prompt_dropout, self.snr_gamma = prompt_dropout, snr_gamma
+        self.prompt_dropout = prompt_dropout
+        self.snr_gamma, self.noisy_emphasis = snr_gamma, noisy_emphasis
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Predict the noise of ``latents`` (B, c, h, w) under ``tokens`` (B, P); the loss."""
@@ -76,12 +81,15 @@ class DiffusionModule(lightning.LightningModule):
         noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
         predicted = self.unet(noisy, t, prompt).sample
         error = F.mse_loss(predicted.float(), noise, reduction="none").mean((1, 2, 3))
-        snr = (alpha / (1 - alpha)).flatten()
-        weight = (snr.clamp(max=self.snr_gamma) / snr) if self.snr_gamma else torch.ones_like(snr)
-        loss = (weight * error).mean()
+        loss = (self.weight((alpha / (1 - alpha)).flatten()) * error).mean()
         self.log("diffusion/loss", loss, prog_bar=True)
         self.log("diffusion/noise_error", error.mean())
         return loss
+
+    def weight(self, snr: Tensor) -> Tensor:
+        """Weight of the error in the noise at each signal-to-noise ratio."""
+        clamped = snr.clamp(max=self.snr_gamma) / snr if self.snr_gamma else torch.ones_like(snr)
+        return clamped * snr.clamp(max=1) ** -self.noisy_emphasis
 
     def configure_optimizers(self) -> Any:
         """AdamW with warm-up and cosine decay, stepped every batch."""

@@ -16,7 +16,7 @@ from diffcorr.data.image_cache import ImageCache, square
 from diffcorr.data.imagefolder import CaptionedImageFolder
 from diffcorr.data.images import read_image
 from diffcorr.errors import BackboneError, DataError, ImageError
-from diffcorr.pretraining.diffusion import sd_scheduler
+from diffcorr.pretraining.diffusion import DiffusionModule, sd_scheduler
 from diffcorr.pretraining.export import sample
 from diffcorr.pretraining.recipe import Pretraining, StageConfig
 from diffcorr.pretraining.tokenizer import train_tokenizer
@@ -147,6 +147,22 @@ def test_noise_schedule_is_that_of_stable_diffusion():
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
     expected = torch.cumprod(1 - betas, 0)
     assert torch.allclose(sd_scheduler().alphas_cumprod.double(), expected, atol=1e-5)
+
+
+def test_loss_weight_by_hand():
+    snr = torch.tensor([0.04, 1.0, 4.0, 10.0])
+    parts = {"sample_size": 4, "block_out_channels": [16, 32], "norm_num_groups": 4, "cross_attention_dim": 8}
+    blocks = {"down_block_types": ["DownBlock2D"] * 2, "up_block_types": ["UpBlock2D"] * 2}
+    text = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 8}
+
+    def weight(**options):
+        module = DiffusionModule({**parts, **blocks}, text, torch.zeros(4), lr=1e-3, max_steps=1, **options)
+        return module.weight(snr)
+
+    torch.testing.assert_close(weight(snr_gamma=0.0), torch.ones(4))
+    torch.testing.assert_close(weight(snr_gamma=5.0), torch.tensor([1, 1, 1, 0.5]))
+    emphasised = weight(snr_gamma=1.0, noisy_emphasis=0.5)  # 0.04 ** -0.5 = 5
+    torch.testing.assert_close(emphasised, torch.tensor([5, 1, 0.25, 0.1]))
 
 
 def test_tokenizer_round_trip_and_unknown_letters(tmp_path):
