@@ -29,7 +29,9 @@ class FitConfig:
         layers: cross-attention layers that are read, see ``Backbone.resolve_layers``.
         timestep: noise level, 0..999 of the training schedule.
         noise: ``'gaussian'``, or ``'uniform'`` in [0, 1) as in the authors' program.
-        init: ``'gaussian'``, or ``'text'``: the embedding of ``init_text`` plus Gaussian noise.
+        init: ``'gaussian'``; ``'text'``: the embedding of ``init_text`` plus Gaussian noise; or
+            ``'features'``: Gaussian, but the fitted tokens are solved for (`features_start`).
+        init_crops: passes from which ``init='features'`` solves.
         init_scale: standard deviation of the initial Gaussian.
         init_text: text of ``init='text'``.
         loss_resolution: side in pixels at which map and target are compared; None = the side of
@@ -69,7 +71,8 @@ class FitConfig:
     layers: LayerSpec = "paper"
     timestep: int = 140
     noise: Noise = "gaussian"
-    init: Literal["gaussian", "text"] = "gaussian"
+    init: Literal["gaussian", "text", "features"] = "gaussian"
+    init_crops: int = 4
     init_scale: float = 1.0
     init_text: str = ""
     loss_resolution: int | None = 512
@@ -87,12 +90,12 @@ class FitConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _between(self, steps=(0, None), rounds=(1, None), bank_size=(0, None))
+        _between(self, steps=(0, None), rounds=(1, None), init_crops=(1, None), bank_size=(0, None))
         _between(self, spare_tokens=(0, None), stop_patience=(0, None), stop_tolerance=(0, 1))
         _check_auto(self, "pack_size")
         _between(self, crop=(0.01, 1), margin=(0, 0.5), flip_prob=(0, 1), pixel_centre=(0, 1))
         _between(self, sigma=(1e-6, None), lr=(0, None), init_scale=(0, None))
-        _one_of(self, noise=("gaussian", "uniform"), init=("gaussian", "text"))
+        _one_of(self, noise=("gaussian", "uniform"), init=("gaussian", "text", "features"))
         _one_of(self, loss=("mean_map", "per_layer"), frame=("stretch", "letterbox"))
         _one_of(self, share=("none", "round", "image"))
         object.__setattr__(self, "layers", _plain_layers(self.layers))

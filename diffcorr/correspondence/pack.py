@@ -7,6 +7,7 @@ numbers, its loss enters a sum, and Adam works element by element.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,7 @@ from diffcorr.correspondence.crops import (
     snap,
 )
 from diffcorr.correspondence.draws import Draws, SeededDraws
+from diffcorr.correspondence.features_start import FeaturesStart
 from diffcorr.correspondence.prompts import FitItem, Prompt, own_prompt
 from diffcorr.data.geometry import check_inside, frame, image_size, image_to_tensor
 from diffcorr.memory import Batches, fitting_size
@@ -98,6 +100,8 @@ class PackFit:
             for prompt, crops in zip(self.prompts, self._crops, strict=True):
                 wanted.setdefault(prompt.image_id, set()).update(crops)
             self._bank.require(self._pixels, wanted)
+        if config.init == "features":
+            self._start_from_features()
 
     @property
     def curves(self) -> Tensor:
@@ -163,8 +167,8 @@ class PackFit:
         crops = [self._crops[n][step] for n in rows]
         latents = self._encode(rows, crops)
         noisy = backbone.add_noise(latents, noise.to(latents), config.timestep)
-        num_items = max(len(self.prompts[n].items) for n in rows)
-        token = config.token if num_items == 1 else range(config.token, config.token + num_items)
+        tokens = self._tokens(rows)
+        token = tokens[0] if len(tokens) == 1 else tokens
         with capture(
             backbone, config.layers, variant=self.variant, token=token, stop_early=config.stop_early
         ) as maps:
@@ -175,7 +179,7 @@ class PackFit:
             maps_NLhw = maps_NLhw.mean(1, keepdim=True)
         centres, shown = self._centres(rows, crops)
         target = gaussian_target(centres.to(maps_NLhw), side, config.sigma, config.pixel_centre)
-        if num_items == 1:
+        if len(tokens) == 1:
             return (maps_NLhw - target).square().mean((1, 2, 3))
         errors_NK = (maps_NLhw - target[:, None]).square().mean((1, 3, 4))
         weights = shown.to(errors_NK)
@@ -211,7 +215,7 @@ class PackFit:
     def _plan(self, points: Sequence[tuple[float, float]], draws: Draws) -> list[Crop]:
         config, crops = self.config, []
         positions = bank_positions(self.side, self.crop_pixels, config.bank_size or 1 << 62)
-        for step in range(config.steps):
+        for step in range(max(config.steps, config.init_crops if config.init == "features" else 0)):
             point = points[draws.pick(step, len(points))] if len(points) > 1 else points[0]
             low, high = crop_bounds(point, self.side, self.crop_pixels, config.margin)
             crop = Crop(*draws.crop(step, low, high), draws.flip(step, config.flip_prob))
@@ -228,6 +232,35 @@ class PackFit:
             with torch.no_grad():
                 start = start + backbone.encode_prompt([config.init_text])[0].to(start)
         return start
+
+    def _start_from_features(self) -> None:
+        """Put the fitted tokens where the first crops' features say."""
+        config, tokens = self.config, self._tokens(self.active)
+        start = FeaturesStart(self.backbone, config.layers, tokens, len(self.prompts))
+        draws = [SeededDraws("features", config.seed, *p.key) for p in self.prompts]
+
+        def work(part: slice, step: int) -> None:
+            rows = self.active[part]
+            crops = [self._crops[n][step] for n in rows]
+            latents = self._encode(rows, crops)
+            noise = torch.stack([draws[n].noise(step, tuple(latents.shape[1:]), config.noise) for n in rows])
+            noisy = self.backbone.add_noise(latents, noise.to(latents), config.timestep)
+            centres, shown = self._centres(rows, crops)
+
+            def target(size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+                return gaussian_target(centres, size[0], config.sigma, config.pixel_centre), shown
+
+            start.gather(part, noisy, config.timestep, self.embeddings.detach()[part], target)
+
+        for step in range(config.init_crops):
+            self.batches.map(len(self.active), partial(work, step=step))
+        with torch.no_grad():
+            self.embeddings[:, tokens] = start.solve().to(self.embeddings)
+
+    def _tokens(self, rows: Sequence[int]) -> list[int]:
+        """The fitted tokens of the prompt that has most."""
+        most = max(len(self.prompts[n].items) for n in rows)
+        return list(range(self.config.token, self.config.token + most))
 
     def _encode(self, rows: Sequence[int], crops: Sequence[Crop]) -> Tensor:
         image_ids = [self.prompts[n].image_id for n in rows]
