@@ -46,6 +46,7 @@ bench: install  ## measure the speed of the fast modes against the plain process
 fast-modes: install  ## measure what the fast modes cost in PCK (docs/results/fast_modes.json)
 	$(BIN)/python -m benchmarks.quality
 	cp outputs/fast_modes/fast_modes.json docs/results/fast_modes.json
+	$(BIN)/python -m benchmarks.tables
 
 results: install  ## score the whole test list and the segmentation split for three seeds
 	$(BIN)/python eval.py task=correspondence experiment=partworld
@@ -54,6 +55,7 @@ results: install  ## score the whole test list and the segmentation split for th
 	mkdir -p docs/results
 	cp outputs/partworld/metrics.json docs/results/partworld.json
 	cp outputs/partworld/comparisons.json docs/results/partworld_comparisons.json
+	$(BIN)/python -m benchmarks.tables
 
 pretrain: install  ## train the embedded model anew (hours on a CPU)
 	$(BIN)/python train.py experiment=pretrain_tiny

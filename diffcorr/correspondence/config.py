@@ -30,10 +30,11 @@ class FitConfig:
         timestep: noise level, 0..999 of the training schedule.
         noise: ``'gaussian'``, or ``'uniform'`` in [0, 1) as in the authors' program.
         init: ``'gaussian'``; ``'text'``: the embedding of ``init_text`` plus Gaussian noise; or
-            ``'features'``: Gaussian, but the fitted tokens are solved for (`features_start`).
+            ``'features'``: like ``'text'``, but the fitted tokens are solved for (`features_start`).
         init_crops: passes from which ``init='features'`` solves.
         init_scale: standard deviation of the initial Gaussian.
-        init_text: text of ``init='text'``.
+        init_text: text of ``init='text'`` and ``'features'``; empty, it keeps the other tokens where the
+            model expects them without saying anything.
         loss_resolution: side in pixels at which map and target are compared; None = the side of
             the largest map that is read.
         loss: ``'mean_map'``: squared error of the mean over layers (the paper, equation 4);

@@ -228,9 +228,12 @@ class PackFit:
         precise = torch.promote_types(backbone.dtype, torch.float32)
         start = torch.stack([draw.init(shape) for draw in self.draws]).to(backbone.device, precise)
         start = start * config.init_scale
-        if config.init == "text":
+        if config.init in ("text", "features"):
             with torch.no_grad():
-                start = start + backbone.encode_prompt([config.init_text])[0].to(start)
+                text = [config.init_text]
+                start = start + (backbone.encode_prompt(text)[0] if text[0] else backbone.null_prompt()).to(
+                    start
+                )
         return start
 
     def _start_from_features(self) -> None:

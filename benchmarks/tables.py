@@ -1,0 +1,172 @@
+"""Write the tables of README and docs from the committed records: ``python -m benchmarks.tables``.
+
+A page holds a table between ``<!-- NAME -->`` and ``<!-- /NAME -->``; what stands there is replaced. Tables
+of records that are not there are left as they are. No figure of a table is ever typed by hand.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path("docs/results")
+GROUPS = {
+    "styles=same": "same style",
+    "styles=cross": "cross style",
+    "target_style=flat": "to flat",
+    "target_style=shaded": "to shaded",
+    "target_style=sketch": "to sketch",
+    "target_style=painting": "to painting",
+    "viewpoint_variation=0": "viewpoint alike",
+    "viewpoint_variation=1": "turned",
+    "viewpoint_variation=2": "mirrored",
+    "truncation=0": "not truncated",
+    "truncation=3": "both truncated",
+    "occlusion=0": "not occluded",
+}
+Row = dict[str, Any]
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table whose first column is text and whose others are numbers."""
+    lines = [list(head), ["---", *["---:"] * (len(head) - 1)], *[[str(c) for c in row] for row in rows]]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def read(name: str) -> list[Row]:
+    """Records of a file of ``docs/results``; none where it is not there."""
+    path = RESULTS / f"{name}.json"
+    if not path.exists():
+        return []
+    found = json.loads(path.read_text())
+    rows: list[Row] = found["records"] if isinstance(found, dict) else found
+    return rows
+
+
+def spread(rows: Iterable[Row], **wanted: object) -> str:
+    """Mean ± sample standard deviation over seeds of the records with these values."""
+    values = [r["value"] for r in rows if all(r.get(key) == value for key, value in wanted.items())]
+    if not values:
+        return ""
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.mean(values):.1f} ± {deviation:.1f}"
+
+
+def lead(rows: Iterable[Row], **wanted: object) -> str:
+    """A difference with its interval."""
+    for r in rows:
+        if all(r.get(key) == value for key, value in wanted.items()):
+            low, high = r["interval95"]
+            return f"{r['difference']:+.1f} [{low:+.1f}, {high:+.1f}]"
+    return ""
+
+
+def correspondence() -> str:
+    """The methods under protocol `standard`, and prompt fitting beside DIFT by group of pairs."""
+    records, compared = read("partworld"), read("partworld_comparisons")
+    main = {"task": "correspondence", "dataset": "partworld", "group": None}
+    methods = list(dict.fromkeys(r["method"] for r in records if r["task"] == "correspondence"))
+    rows = [
+        [
+            method,
+            spread(records, method=method, metric="pck@0.10", **main),
+            spread(records, method=method, metric="pck@0.05", **main),
+            lead(compared, against=method, metric="pck@0.10", dataset="partworld"),
+            spread(records, method=method, metric="pck@0.10", **{**main, "dataset": "partworld_cross"}),
+        ]
+        for method in methods
+    ]
+    head = ["method", "PCK@0.10", "PCK@0.05", "prompt_fit's lead at 0.10", "PCK@0.10, cross-category"]
+    groups = [
+        [
+            text,
+            *(
+                spread(records, method=m, metric="pck@0.10", **{**main, "group": group})
+                for m in ("prompt_fit", "dift")
+            ),
+            next(r["num_items"] for r in records if r.get("group") == group and r["dataset"] == "partworld"),
+        ]
+        for group, text in GROUPS.items()
+    ]
+    by_group = markdown(["pairs", "prompt_fit", "dift", "number of pairs"], groups)
+    return (
+        "**Correspondence**, protocol `standard`, percent: 252 pairs of one category, 40 of two.\n\n"
+        + markdown(head, rows)
+        + "\nPCK@0.10 by group of pairs (style of the two pictures; difficulty as in SPair-71k):\n\n"
+        + by_group
+    )
+
+
+def segmentation() -> str:
+    """The groupers under protocol `per_image`."""
+    records, compared = read("partworld"), read("partworld_comparisons")
+    main = {"task": "segmentation", "dataset": "partworld", "group": None}
+    methods = list(dict.fromkeys(r["method"] for r in records if r["task"] == "segmentation"))
+    rows = [
+        [
+            method,
+            spread(records, method=method, metric="miou", **main),
+            spread(records, method=method, metric="accuracy", **main),
+            lead(compared, against=method, metric="miou", task="segmentation"),
+        ]
+        for method in methods
+    ]
+    return (
+        "**Segmentation**, protocol `per_image`, percent: 90 pictures; `kmeans_pixels` gets as many "
+        "segments as diffseg found.\n\n"
+        + markdown(["method", "mIoU", "accuracy", "diffseg's lead in mIoU"], rows)
+    )
+
+
+def speed() -> str:
+    """Every mode: seconds and FLOPs against `plain`, and what it costs in PCK."""
+    fit, quality = read("bench_fit"), {r["mode"]: r for r in read("fast_modes")}
+    rows = []
+    for r in fit:
+        q = quality.get("exact" if r["mode"] in ("plain", "exact_fp32") else r["mode"], {})
+        own = q.get("mode") == r["mode"]
+        loss = (
+            f"{q['difference']:+.1f} [{q['interval95'][0]:+.1f}, {q['interval95'][1]:+.1f}]"
+            if own and "difference" in q
+            else ""
+        )
+        rows.append(
+            [
+                f"`{r['mode']}`",
+                r["dtype"],
+                f"{1000 * r['seconds_per_query']:.0f}",
+                f"{r['ratio_to_plain']:.1f}",
+                f"{1 / r['flops_ratio']:.1f}",
+                f"{r['matmul_ceiling_share_fit']:.0%}",
+                f"{q['pck']:.1f}" if own else "",
+                loss,
+            ]
+        )
+    head = ["mode", "precision", "ms a query", "times faster", "times fewer FLOPs", "share of matmul ceiling"]
+    return markdown([*head, "PCK@0.10 (`standard`)", "difference to `exact`"], rows)
+
+
+def fill(page: Path, name: str, text: str) -> None:
+    """Put a table between its marks."""
+    old = page.read_text()
+    marks = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+    if not marks.search(old):
+        raise SystemExit(f"expected <!-- {name} --> and <!-- /{name} --> in {page}, found none")
+    page.write_text(marks.sub(lambda m: m.group(1) + text + m.group(2), old))
+
+
+def main() -> None:
+    """Fill all tables."""
+    if read("partworld"):
+        fill(Path("README.md"), "correspondence", correspondence())
+        fill(Path("README.md"), "segmentation", segmentation())
+    if read("bench_fit"):
+        fill(Path("docs/performance.md"), "speed", speed())
+
+
+if __name__ == "__main__":
+    main()
