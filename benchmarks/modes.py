@@ -37,7 +37,7 @@ MODES = {
     "exact": Mode({}),
     "small_bank": Mode({"fit": {"bank_size": 9}, "transfer": {"bank_size": 9}}),
     "grid": Mode({"transfer": {"crops": "grid", "num_crops": 4}}),
-    "early_stop": Mode({"fit": {"stop_patience": 8, "stop_tolerance": 0.05}}),
+    "early_stop": Mode({"fit": {"stop_patience": 3, "stop_tolerance": 0.05}}),
     "packed_by_round": Mode(OmegaConf.to_container(OmegaConf.merge(_packed(), {"fit": {"share": "round"}}))),  # type: ignore[arg-type]
     "packed": Mode(_packed()),
 }

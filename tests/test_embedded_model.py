@@ -43,9 +43,6 @@ def test_attention_at_three_resolutions_and_the_schedule_of_stable_diffusion(tin
     assert torch.allclose(tiny.alphas_cumprod, torch.cumprod(1 - betas, 0), atol=1e-5)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="166,400 training samples are too few: colours do not follow the prompt yet"
-)
 def test_prompts_decide_the_colours(pipeline):
     colours = ("red", "green", "blue")
     captions = [

@@ -75,29 +75,33 @@ class FeaturesStart:
         modules: Any = self.backbone.attention_modules()
         with capture(self.backbone, self.layers, variant=self._variant) as maps:
             self.backbone.denoise(noisy_NChw, timestep, prompts_NPD)
-        left, right = torch.zeros_like(self._left[rows]), torch.zeros_like(self._right[rows])
-        for name, read in maps.items():
-            heads = read.layer.num_heads
-            weight_CdD = modules[name].to_k.weight.to(left).unflatten(0, (heads, -1))
-            query_NhC, claimed = (
-                read.tensor[..., :-heads].unflatten(-1, (heads, -1)),
-                read.tensor[..., -heads:],
-            )
-            features = torch.einsum("nhcd,cde->nhce", query_NhC, weight_CdD).flatten(1, 2)
-            wanted, shown = (value.to(left) for value in target(read.size))
-            p = wanted.clamp(*RANGE).flatten(2)
-            scores = p.logit()[..., None] + claimed[:, None]  # (N, K, hw, C)
-            weights = (p * (1 - p) * shown[..., None])[..., None].expand_as(scores).flatten(2)
-            scores = scores.flatten(2)
-            for k in range(len(self.tokens)):
-                weighted = features * weights[:, k, :, None]
-                left[:, k] += weighted.transpose(1, 2) @ features
-                right[:, k] += (weighted * scores[:, k, :, None]).sum(1)
-        self._left[rows] += left  # at the end: a pass that ran out of memory is repeated
-        self._right[rows] += right
+        # a trainer's low precision would make the equations singular
+        with torch.autocast(self._left.device.type, enabled=False):
+            left, right = torch.zeros_like(self._left[rows]), torch.zeros_like(self._right[rows])
+            for name, read in maps.items():
+                heads = read.layer.num_heads
+                weight_CdD = modules[name].to_k.weight.to(left).unflatten(0, (heads, -1))
+                query_NhC, claimed = (
+                    read.tensor[..., :-heads].unflatten(-1, (heads, -1)),
+                    read.tensor[..., -heads:],
+                )
+                features = torch.einsum("nhcd,cde->nhce", query_NhC, weight_CdD).flatten(1, 2)
+                wanted, shown = (value.to(left) for value in target(read.size))
+                p = wanted.clamp(*RANGE).flatten(2)
+                scores = p.logit()[..., None] + claimed[:, None]  # (N, K, hw, C)
+                weights = (p * (1 - p) * shown[..., None])[..., None].expand_as(scores).flatten(2)
+                scores = scores.flatten(2)
+                for k in range(len(self.tokens)):
+                    weighted = features * weights[:, k, :, None]
+                    left[:, k] += weighted.transpose(1, 2) @ features
+                    right[:, k] += (weighted * scores[:, k, :, None]).sum(1)
+            self._left[rows] += left  # at the end: a pass that ran out of memory is repeated
+            self._right[rows] += right
 
     def solve(self) -> Tensor:
         """The tokens' embeddings (N, K, D)."""
         mean = self._left.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
         eye = torch.eye(self._left.shape[-1]).to(self._left)
-        return torch.linalg.solve(self._left + RIDGE * mean.clamp(min=1e-12) * eye, self._right)
+        with torch.autocast(self._left.device.type, enabled=False):
+            factor = torch.linalg.cholesky(self._left + RIDGE * mean.clamp(min=1e-12) * eye)
+            return torch.cholesky_solve(self._right[..., None], factor)[..., 0]
