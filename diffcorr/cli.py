@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import diffcorr
+from diffcorr.cli_data import add_data_commands
+from diffcorr.cli_score import add_score_commands
 from diffcorr.errors import DiffcorrError, StoreError
 
 MATCH_EXAMPLE = """example:
@@ -26,7 +28,10 @@ Prints a line for every segment: its id, its share of the image, and its boundin
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; what the user can mend is one line on stderr and exit status 1."""
-    args = _parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:2] == ["score", "import"]:
+        words[:2] = ["score-import"]  # beside a positional argument argparse knows no commands
+    args = _parser().parse_args(words)
     try:
         _check_outputs(args)
         args.run(args)
@@ -44,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"diffcorr {diffcorr.__version__}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="{match,segment}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="{match,segment,data,score}")
 
     match = _command(commands, "match", "find points of one image in another", MATCH_EXAMPLE)
     match.add_argument("source", help="image in which the points are given")
@@ -58,6 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     segment.add_argument("image", help="image to cut")
     segment.add_argument("--tau", type=float, help="larger values merge more (default: the preset's)")
     segment.set_defaults(run=_segment)
+    add_data_commands(commands)
+    add_score_commands(commands, _setting)
     return parser
 
 
@@ -152,7 +159,8 @@ def _check_outputs(args: argparse.Namespace) -> None:
     """StoreError, before any work is done, unless everything can be written."""
     from diffcorr.stores.files import writable_folder  # so late that --help does not wait for torch
 
-    for path in (Path(name) for name in (args.out, args.json) if name and name != "-"):
+    outputs = [getattr(args, key, None) for key in ("out", "json")]  # not every command has both
+    for path in (Path(name) for name in outputs if name and name != "-"):
         writable_folder(path.parent)
         if path.is_dir():
             raise StoreError(f"expected a file to write, found the folder {str(path)!r}: add a file name")

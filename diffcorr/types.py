@@ -108,7 +108,11 @@ class SegmentationDataset(Protocol):
 
 @dataclass(frozen=True)
 class PointPrediction:
-    """Where a method says that a source keypoint of a pair lies in the target."""
+    """Where a method says that a source keypoint of a pair lies in the target.
+
+    ``layer_points`` and ``round_points`` are what each layer, by name, and each round, by number, says
+    alone; empty where the method has none.
+    """
 
     pair_id: str
     keypoint: str
@@ -117,3 +121,4 @@ class PointPrediction:
     y: float
     confidence: float
     layer_points: Mapping[str, Point] = field(default_factory=dict)
+    round_points: Mapping[int, Point] = field(default_factory=dict)

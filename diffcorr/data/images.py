@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from diffcorr.errors import ImageError
-from diffcorr.types import UInt8Image
+from diffcorr.types import Size, UInt8Image
+
+_LYING = (5, 6, 7, 8)
+"""EXIF orientations under which width and height change places."""
 
 
 def to_rgb(picture: Image.Image, name: str = "image") -> UInt8Image:
@@ -50,3 +53,22 @@ def read_image(path: str | Path) -> UInt8Image:
         if isinstance(error, ImageError):
             raise
         raise ImageError(f"expected a readable image at {path}, found {error}; replace the file") from None
+
+
+def upright_size(path: str | Path) -> Size:
+    """(width, height) that `read_image` will give, from the file's header (of a TIFF, decoded).
+
+    Raises:
+        ImageError: no such file or no image.
+    """
+    try:
+        with Image.open(path) as picture:
+            if picture.format == "TIFF":
+                picture.load()  # Pillow itself turns these, when depends on its version
+            width, height = picture.size
+            lying = picture.getexif().get(ExifTags.Base.Orientation) in _LYING
+    except FileNotFoundError:
+        raise ImageError(f"expected an image, found no file at {path}; check the path") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ImageError(f"expected a readable image at {path}, found {error}; replace the file") from None
+    return (height, width) if lying else (width, height)

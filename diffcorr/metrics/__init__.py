@@ -1,7 +1,10 @@
 """Metrics: functional maths, thin torchmetrics classes, and protocols by name."""
 
+from diffcorr.metrics.breakdowns import CurvePoint, Row, breakdown, curve_area, pck_curve
+from diffcorr.metrics.columns import PairColumns, pair_columns
 from diffcorr.metrics.compare import compare_masks, compare_points
 from diffcorr.metrics.functional.bootstrap import Interval, paired_bootstrap
+from diffcorr.metrics.matching import Handling, Matched, match_points, match_table
 from diffcorr.metrics.pck import PCK
 from diffcorr.metrics.protocols import (
     MASK_PROTOCOLS,
@@ -11,22 +14,35 @@ from diffcorr.metrics.protocols import (
     mask_protocol,
     point_protocol,
 )
-from diffcorr.metrics.scoring import score_masks, score_points
+from diffcorr.metrics.scoring import correct_of_points, score_masks, score_matched, score_points
 from diffcorr.metrics.segmentation import SegmentationScore
 
 __all__ = [
     "MASK_PROTOCOLS",
     "PCK",
     "POINT_PROTOCOLS",
+    "CurvePoint",
+    "Handling",
     "Interval",
     "MaskProtocol",
+    "Matched",
+    "PairColumns",
     "PointProtocol",
+    "Row",
     "SegmentationScore",
+    "breakdown",
     "compare_masks",
     "compare_points",
+    "correct_of_points",
+    "curve_area",
     "mask_protocol",
+    "match_points",
+    "match_table",
+    "pair_columns",
     "paired_bootstrap",
+    "pck_curve",
     "point_protocol",
     "score_masks",
+    "score_matched",
     "score_points",
 ]

@@ -6,12 +6,19 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from diffcorr.errors import ProtocolError
+from diffcorr.metrics.columns import pair_columns
+from diffcorr.metrics.functional.pck import correct_points
+from diffcorr.metrics.matching import Handling, Matched, match_points
 from diffcorr.metrics.pck import PCK
 from diffcorr.metrics.protocols import MaskProtocol, PointProtocol
 from diffcorr.metrics.segmentation import SegmentationScore
 from diffcorr.types import Pair, PointPrediction, SegmentationDataset
+
+FRESH = Handling(missing="error", unknown="skip", duplicates="last", nan="wrong")
+"""For predictions just made: a list of pairs may be a part of what was predicted."""
 
 
 def score_points(
@@ -20,7 +27,8 @@ def score_points(
     """Score one method's points on a list of pairs.
 
     Args:
-        predictions: at least one for every keypoint of every pair; those of other pairs are left out.
+        predictions: at least one for every keypoint of every pair, the last one counts; those of other
+            pairs are left out; one that is not finite is wrong. `match_points` chooses otherwise.
         pairs: the pairs to score; the index of a pair in the metric is its place in this list.
         protocol: a protocol, or its name.
 
@@ -28,20 +36,58 @@ def score_points(
         The metric, ready for `compute` and `per_pair`.
 
     Raises:
-        ProtocolError: a keypoint was not predicted, or a pair cannot be scored under the protocol.
+        ProtocolError: a keypoint was not predicted, a pair is there twice, or a pair cannot be scored
+            under the protocol.
+        UnknownNameError: unknown protocol.
+    """
+    return score_matched(match_points(pair_columns(pairs), predictions, FRESH), protocol)
+
+
+def score_matched(matched: Matched, protocol: str | PointProtocol = "standard") -> PCK:
+    """Score matched predictions under a protocol, all pairs at once.
+
+    Pairs of which no keypoint is scored are not in the metric.
+
+    Raises:
+        ProtocolError: a pair cannot be scored under the protocol.
         UnknownNameError: unknown protocol.
     """
     metric = PCK(protocol)
-    points = {(p.pair_id, p.keypoint): (p.x, p.y) for p in predictions}
-    for index, pair in enumerate(pairs):
-        if missing := [name for name in pair.keypoints if (pair.pair_id, name) not in points]:
-            raise ProtocolError(
-                f"pair {pair.pair_id!r} has no prediction for {', '.join(missing)}; predict it before scoring"
-            )
-        pred = torch.tensor([points[pair.pair_id, name] for name in pair.keypoints], dtype=torch.float64)
-        target = torch.tensor(pair.target_points, dtype=torch.float64)
-        metric.update(pred, target, metric.protocol.threshold_length(pair), index)
+    columns, scored = matched.columns, matched.scored
+    sizes = np.bincount(columns.owner[scored], minlength=len(columns.pairs))
+    kept = sizes > 0
+    place, category, length, scale, size = (
+        torch.from_numpy(values[kept])
+        for values in (
+            np.arange(len(columns.pairs)),
+            columns.category,
+            metric.protocol.threshold_lengths(columns),
+            metric.protocol.scales(columns),
+            sizes,
+        )
+    )
+    pred, target = (torch.from_numpy(points[scored]) for points in (matched.points, columns.target))
+    metric.update(pred, target, length, place, category, scale, size)
     return metric
+
+
+def correct_of_points(
+    matched: Matched, protocol: PointProtocol, alphas: Sequence[float] | None = None
+) -> Tensor:
+    """Which keypoints of all pairs are correct, (A, N), at the protocol's alphas or others.
+
+    A keypoint that is not scored (`Matched.scored`) is False here; leave it out of averages.
+    """
+    columns = matched.columns
+    owner = torch.from_numpy(columns.owner)
+    return correct_points(
+        torch.from_numpy(matched.points),
+        torch.from_numpy(columns.target),
+        torch.from_numpy(protocol.threshold_lengths(columns))[owner],
+        protocol.alphas if alphas is None else alphas,
+        inclusive=protocol.inclusive,
+        scale=torch.from_numpy(protocol.scales(columns))[owner],
+    ) & torch.from_numpy(matched.scored)
 
 
 def score_masks(

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Circle, ConnectionPatch
+from matplotlib.patches import ConnectionPatch, Ellipse
 
 from diffcorr.errors import ImageError
 from diffcorr.reports import canvas
@@ -27,7 +27,7 @@ def draw_matches(
     source_points: npt.ArrayLike,
     predicted: npt.ArrayLike,
     truth: npt.ArrayLike | None = None,
-    threshold: float | None = None,
+    threshold: float | tuple[float, float] | None = None,
     names: Sequence[str] | None = None,
     title: str | None = None,
     threshold_name: str = "threshold",
@@ -43,7 +43,8 @@ def draw_matches(
         source_points: (N, 2), (x, y) in pixels of the source, pixel centres at +0.5.
         predicted: (N, 2), in pixels of the target.
         truth: (N, 2), in pixels of the target; right means within ``threshold`` of it.
-        threshold: distance in pixels of the target; needed with ``truth``.
+        threshold: distance in pixels of the target, or one along x and one along y where the protocol
+            measures in a stretched image; needed with ``truth``.
         names: N names of the keypoints, listed below the images by their numbers.
         title: printed above.
         threshold_name: how the legend calls the threshold: the protocol, such as
@@ -100,7 +101,7 @@ def draw_matches(
 def is_right(
     predicted: npt.NDArray[np.float64],
     truth: npt.NDArray[np.float64] | None,
-    threshold: float | None,
+    threshold: float | tuple[float, float] | None,
 ) -> npt.NDArray[np.bool_] | None:
     """Which points lie within the threshold of the truth, (N,); ``None`` where nothing is to be judged.
 
@@ -111,7 +112,9 @@ def is_right(
         return None
     if threshold is None:
         raise ImageError("expected a threshold in pixels beside truth, found none: give both or neither")
-    return np.linalg.norm(predicted - truth, axis=1) <= threshold
+    x, y = threshold if isinstance(threshold, tuple) else (threshold, threshold)
+    # in units of y, so that a circle is measured in pixels
+    return np.linalg.norm((predicted - truth) * (y / x, 1.0), axis=1) <= y
 
 
 def _draw_line(
@@ -132,10 +135,18 @@ def _draw_line(
     )
 
 
-def _draw_truth(figure: Figure, axes: Axes, truth: Place, end: Place, threshold: float, right: bool) -> None:
-    """The circle in which a prediction counts, and for a wrong one the way that it missed."""
+def _draw_truth(
+    figure: Figure,
+    axes: Axes,
+    truth: Place,
+    end: Place,
+    threshold: float | tuple[float, float],
+    right: bool,
+) -> None:
+    """The circle or ellipse in which a prediction counts, and for a wrong one the way that it missed."""
+    x, y = threshold if isinstance(threshold, tuple) else (threshold, threshold)
     for color, width in (("white", 2.2), (INK, 1.0)):
-        axes.add_patch(Circle(tuple(truth), threshold, fill=False, edgecolor=color, linewidth=width))
+        axes.add_patch(Ellipse(tuple(truth), 2 * x, 2 * y, fill=False, edgecolor=color, linewidth=width))
     if not right:
         _line(figure, axes, [truth, end], color=WRONG, linestyle=":", linewidth=1.2, zorder=3)
         _line(figure, axes, [truth], marker="o", color=INK, markersize=3.5, markeredgecolor="white", zorder=4)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 from omegaconf import DictConfig
 
 from diffcorr.backbones.base import Backbone
@@ -16,7 +15,7 @@ from diffcorr.correspondence import PromptFit, PromptFitModule, build_method
 from diffcorr.correspondence.base import CorrespondenceMethod
 from diffcorr.correspondence.predict_module import PairPredictionModule
 from diffcorr.errors import DataError
-from diffcorr.metrics import PCK, PointProtocol, paired_bootstrap, score_points
+from diffcorr.metrics import PCK, PointProtocol, compare_points, score_points
 from diffcorr.reports import draw_heatmaps, draw_matches, log_figure
 from diffcorr.runs.common import ImagesById, Run, comparison, seeds_of
 from diffcorr.stores.embeddings import EmbeddingStore
@@ -156,15 +155,14 @@ def _records(metric: PCK, method: str, backbone: str, data: PairDataset, seed: i
 
 def _compare(run: Run, main: str, scores: dict[str, list[PCK]], data: PairDataset) -> None:
     """Differences of the method to its baselines: each pair's mean over seeds, bootstrapped over pairs."""
-    fractions = {name: np.mean([100 * m.per_pair()[1].numpy() for m in ms], 0) for name, ms in scores.items()}
     rows = [
         comparison(
             scores[main][0].protocol.name, TASK, data.name, main, name, metric, interval, len(scores[main])
         )
-        for name in fractions
+        for name in scores
         if name != main
-        for place, metric in enumerate(scores[main][0].names())
-        for interval in [paired_bootstrap(fractions[main][:, place], fractions[name][:, place])]
+        for metric in scores[main][0].names()
+        for interval in [compare_points(scores[main], scores[name], metric).times(100)]
     ]
     run.keep_comparisons(rows)
 
@@ -189,7 +187,7 @@ def draw_figures(
             pair.source_points,
             [predicted[pair.pair_id, k] for k in pair.keypoints],
             truth=pair.target_points,
-            threshold=alpha * protocol.threshold_length(pair),
+            threshold=protocol.radii(pair, alpha),
             names=pair.keypoints,
             title=f"{method.name}: {pair.category}",
             threshold_name=f"alpha {alpha:g}, protocol {protocol.name}",

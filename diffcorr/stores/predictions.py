@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -33,9 +33,16 @@ SCHEMA = pa.schema(
             pa.list_(pa.struct([("layer", pa.string()), ("x", pa.float64()), ("y", pa.float64())])),
         ),
         ("config_hash", pa.string()),
+        (
+            "round_points",
+            pa.list_(pa.struct([("round", pa.int64()), ("x", pa.float64()), ("y", pa.float64())])),
+        ),
     ]
 )
 """One row per (method, seed, pair, keypoint); x and y in pixels of the original target image."""
+
+_ADDED_LATER = {"round_points"}
+"""Columns that old shards lack; they are read as null."""
 
 Key = tuple[str, int, str, str]
 """(method, seed, pair id, keypoint), what identifies a row."""
@@ -99,6 +106,10 @@ class PredictionStore(AbstractContextManager["PredictionStore"]):
                     for layer, (x, y) in prediction.layer_points.items()
                 ],
                 "config_hash": config_hash,
+                "round_points": [
+                    {"round": int(number), "x": float(x), "y": float(y)}
+                    for number, (x, y) in prediction.round_points.items()
+                ],
             }
             for prediction in predictions
         ]
@@ -155,6 +166,7 @@ class PredictionStore(AbstractContextManager["PredictionStore"]):
                 y=row["y"],
                 confidence=row["confidence"],
                 layer_points={point["layer"]: (point["x"], point["y"]) for point in row["layer_points"]},
+                round_points={p["round"]: (p["x"], p["y"]) for p in row["round_points"] or ()},
             )
             for row in self.read(method, seed).to_pylist()
         ]
@@ -165,19 +177,46 @@ class PredictionStore(AbstractContextManager["PredictionStore"]):
         return set(table.filter(pc.equal(table["config_hash"], config_hash))["pair_id"].to_pylist())
 
     def _load(self) -> pa.Table:
-        return pa.concat_tables(
-            [SCHEMA.empty_table(), *map(_read_shard, sorted(self.folder.glob("predictions-*.parquet")))]
-        )
+        return pa.concat_tables([SCHEMA.empty_table(), *map(_read_shard, _shards(self.folder))])
 
 
-def _read_shard(path: Path) -> pa.Table:
-    try:
-        return pq.read_table(path, schema=SCHEMA, partitioning=None)
-    except (pa.ArrowException, OSError) as error:
+def read_predictions(folder: str | os.PathLike[str], columns: Sequence[str] | None = None) -> pa.Table:
+    """All rows of a store in the order in which they were written, duplicates included.
+
+    Opens nothing for writing, so that a store on a disk that is only read can be scored.
+
+    Args:
+        folder: of a :class:`PredictionStore`.
+        columns: names in :data:`SCHEMA`; all of them where None.
+
+    Raises:
+        StoreError: there are no predictions in the folder, or a shard is damaged.
+    """
+    shards = _shards(Path(folder))
+    if not shards:
         raise StoreError(
-            f"expected a shard of predictions, found {str(path)!r} damaged: "
-            "delete that file and predict again"
-        ) from error
+            f"expected stored predictions (predictions-*.parquet) in {str(folder)!r}, found none: name the "
+            "predictions folder of a run"
+        )
+    return pa.concat_tables([_read_shard(path, columns) for path in shards])
+
+
+def _shards(folder: Path) -> list[Path]:
+    return sorted(folder.glob("predictions-*.parquet"))
+
+
+def _read_shard(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    try:
+        lacking = set(SCHEMA.names) - set(pq.read_schema(path).names) - _ADDED_LATER
+        if not lacking:
+            wanted = None if columns is None else list(columns)
+            return pq.read_table(path, schema=SCHEMA, columns=wanted, partitioning=None)
+        cause: Exception | None = None
+    except (pa.ArrowException, OSError) as error:
+        cause = error
+    raise StoreError(
+        f"expected a shard of predictions, found {str(path)!r} damaged: delete that file and predict again"
+    ) from cause
 
 
 def _keys(table: pa.Table) -> list[Key]:

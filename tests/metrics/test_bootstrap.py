@@ -53,3 +53,21 @@ def test_seeded_and_checked():
         paired_bootstrap(a, b[:3])
     with pytest.raises(ProtocolError, match="same items"):
         paired_bootstrap([], [])
+
+
+def test_resamples_in_blocks_are_those_of_one_draw():
+    a, b = np.random.default_rng(0).random((2, 30))
+    weights = np.random.default_rng(7).multinomial(30, np.full(30, 1 / 30), 700)
+    low, high = np.quantile(weights @ (a - b) / 30, [0.025, 0.975])
+    interval = paired_bootstrap(a, b, num_resamples=700, seed=7)
+    assert (interval.low, interval.high) == pytest.approx((low, high))
+
+
+def test_over_many_items_the_interval_is_that_of_the_normal_distribution():
+    # 3,000 items are drawn in another way than a few; a mean of so many is normal. The ends of an interval
+    # of 20,000 draws are themselves uncertain by 0.02 errors.
+    a, b = np.random.default_rng(1).random((2, 3000))
+    interval = paired_bootstrap(a, b, num_resamples=20_000, seed=2)
+    error = np.std(a - b) / np.sqrt(3000)
+    assert interval.low == pytest.approx(np.mean(a - b) - 1.96 * error, abs=0.1 * error)
+    assert interval.high == pytest.approx(np.mean(a - b) + 1.96 * error, abs=0.1 * error)

@@ -40,6 +40,7 @@ def test_points_equal_scoring_every_resample_anew(protocol: str):
                 resampled.index.append(torch.tensor([len(resampled.index)]))
                 resampled.correct.append(metric.correct[pair])
                 resampled.total.append(metric.total[pair])
+                resampled.category.append(metric.category[pair])
             resampled._update_count = 1
             scores.append(resampled.compute()["pck@0.05"].item())
         differences.append(scores[0] - scores[1])

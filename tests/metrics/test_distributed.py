@@ -7,7 +7,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from diffcorr.metrics import PCK, SegmentationScore
+from diffcorr.metrics import PCK, POINT_PROTOCOLS, SegmentationScore, pair_columns
+from tests.helpers import protocol_reference
 
 
 def update(rank: int, world: int, num_items: int = 5) -> dict[str, torch.Tensor]:
@@ -23,9 +24,35 @@ def update(rank: int, world: int, num_items: int = 5) -> dict[str, torch.Tensor]
     return {**pck.compute(), **masks.compute()}
 
 
+def update_in_batches(rank: int, world: int) -> dict[str, torch.Tensor]:
+    """Every preset on 31 pairs, each rank a batch of its own; both have pairs 10 to 14."""
+    pairs, predictions = protocol_reference.random_pairs(31)
+    place = {pair.pair_id: number for number, pair in enumerate(pairs)}
+    shares = [list(range(31))] if world == 1 else [list(range(15)), list(range(10, 31))]
+    values = {}
+    for name in POINT_PROTOCOLS:
+        columns = pair_columns(pairs)
+        metric = PCK(name)
+        mine = shares[rank]
+        owners = torch.tensor([p for p in columns.owner.tolist() if p in mine])
+        found = {(place[p.pair_id], p.keypoint): (p.x, p.y) for p in predictions}
+        metric.update(
+            torch.tensor([found[n, k] for n in mine for k in pairs[n].keypoints], dtype=torch.float64),
+            torch.from_numpy(columns.target[[p in mine for p in columns.owner]]),
+            torch.from_numpy(metric.protocol.threshold_lengths(columns)[mine]),
+            torch.tensor(mine),
+            torch.from_numpy(columns.category[mine]),
+            torch.from_numpy(metric.protocol.scales(columns)[mine]),
+            torch.bincount(owners, minlength=31)[mine],
+        )
+        values |= {f"{name}/{key}": value for key, value in metric.compute().items()}
+    return values
+
+
 def worker(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/sync", rank=rank, world_size=2)
     torch.save(update(rank, 2), f"{folder}/{rank}.pt")
+    torch.save(update_in_batches(rank, 2), f"{folder}/batches{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -35,3 +62,7 @@ def test_two_processes_equal_one(tmp_path: Path):
     expected = update(0, 1)
     for rank in (0, 1):
         assert torch.load(tmp_path / f"{rank}.pt", weights_only=True) == expected
+    expected = update_in_batches(0, 1)
+    assert len(expected) == sum(len(protocol.alphas) for protocol in POINT_PROTOCOLS.values())
+    for rank in (0, 1):
+        assert torch.load(tmp_path / f"batches{rank}.pt", weights_only=True) == expected

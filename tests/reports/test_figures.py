@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
-from matplotlib.patches import ConnectionPatch
+from matplotlib.patches import ConnectionPatch, Ellipse
 from PIL import Image
 
 from diffcorr.errors import ImageError, ProtocolError, StoreError
@@ -21,6 +21,7 @@ from diffcorr.reports import (
     save_figure,
 )
 from diffcorr.reports.canvas import RIGHT, WRONG
+from diffcorr.reports.matches import is_right
 from diffcorr.stores import MetricRecord
 
 
@@ -250,3 +251,14 @@ def test_a_figure_is_saved_as_it_is_drawn(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError):
         save_figure(figure, tmp_path / "file" / "sheet.png")
+
+
+def test_what_counts_in_a_stretched_image_is_an_ellipse():
+    truth = np.zeros((4, 2))
+    found = np.array([(10.0, 0.0), (0.0, 10.0), (0.0, 2.5), (8.0, 2.0)])
+    assert is_right(found, truth, (10.0, 2.5)).tolist() == [True, False, True, False]
+    for circle in (10.0, (10.0, 10.0)):
+        assert is_right(found, truth, circle).tolist() == [True] * 4
+    figure = draw_matches(SOURCE, TARGET, FROM, TO, TRUTH, (8.0, 4.0))
+    (shape, *_) = [patch for axes in figure.axes for patch in axes.patches if isinstance(patch, Ellipse)]
+    assert (shape.width, shape.height) == (16.0, 8.0)

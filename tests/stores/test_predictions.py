@@ -1,5 +1,6 @@
 """Stored predictions read back by parquet itself, and duplicates that never pass in silence."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -7,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from diffcorr.errors import StoreError
-from diffcorr.stores import PredictionStore
+from diffcorr.stores import PredictionStore, read_predictions
+from diffcorr.stores.predictions import SCHEMA
 from diffcorr.types import PointPrediction
 
 
@@ -42,8 +44,49 @@ def test_a_shard_is_an_ordinary_parquet_table(tmp_path):
             "confidence": 0.25,
             "layer_points": [{"layer": "up.1", "x": 2.5, "y": 2.0}, {"layer": "up.2", "x": 3.5, "y": 3.0}],
             "config_hash": "abc",
+            "round_points": [],
         }
     ]
+
+
+def test_points_of_rounds_come_back_by_number(tmp_path):
+    added = dataclasses.replace(prediction(0), round_points={0: (1.5, 2.0), 4: (1 / 3, 3.0)})
+    with PredictionStore(tmp_path) as store:
+        store.add("dift", 1, [added, prediction(1)], "abc")
+    assert PredictionStore(tmp_path).predictions("dift", 1) == [added, prediction(1)]
+    assert prediction(1).round_points == {}
+
+
+def test_a_shard_from_before_there_were_points_of_rounds_is_read(tmp_path):
+    with PredictionStore(tmp_path) as store:
+        store.add("dift", 1, [prediction(0)], "abc")
+    (shard,) = tmp_path.glob("*.parquet")
+    pq.write_table(pq.ParquetFile(shard).read().drop_columns(["round_points"]), shard)
+    with PredictionStore(tmp_path) as store:
+        store.add("dift", 1, [prediction(1)], "abc")
+    assert PredictionStore(tmp_path).predictions("dift", 1) == [prediction(0), prediction(1)]
+    assert PredictionStore(tmp_path).read().schema == SCHEMA
+
+
+def test_a_shard_without_a_column_is_damaged_not_empty(tmp_path):
+    with PredictionStore(tmp_path) as store:
+        store.add("dift", 1, [prediction(0)], "abc")
+    (shard,) = tmp_path.glob("*.parquet")
+    pq.write_table(pq.ParquetFile(shard).read().drop_columns(["x"]), shard)
+    with pytest.raises(StoreError, match="damaged"):
+        read_predictions(tmp_path)
+
+
+def test_predictions_are_read_without_writing(tmp_path):
+    for x in (1.0, 2.0):
+        with PredictionStore(tmp_path, on_duplicate="replace") as store:
+            store.add("dift", 1, [prediction(0, x=x)], "abc")
+    before = sorted(tmp_path.iterdir())
+    table = read_predictions(tmp_path, ["pair_id", "x"])
+    assert table.to_pydict() == {"pair_id": ["pair/0"] * 2, "x": [1.0, 2.0]}
+    assert sorted(tmp_path.iterdir()) == before
+    with pytest.raises(StoreError, match="found none: name the predictions folder"):
+        read_predictions(tmp_path / "nowhere")
 
 
 def test_methods_and_seeds_are_kept_apart(tmp_path):
