@@ -106,7 +106,7 @@ def test_an_option_is_what_hydra_composes(name: str) -> None:
 
 def test_presets_are_of_the_wanted_class() -> None:
     with pytest.raises(
-        UnknownNameError, match=r"'dift'; known: prompt_fit, prompt_fit_paper, prompt_fit_ref"
+        UnknownNameError, match=r"'dift'; known: packed, prompt_fit, prompt_fit_paper, prompt_fit_ref"
     ):
         load_preset("dift", "PromptFit", {})
     with pytest.raises(

@@ -165,7 +165,7 @@ def test_presets_and_changes(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"preset": "promptfit"}, "unknown preset 'promptfit'; known: prompt_fit, prompt_fit_paper"),
+        ({"preset": "promptfit"}, "unknown preset 'promptfit'; known: packed, prompt_fit, prompt_fit_paper"),
         ({"step": 2}, "unknown setting 'step'; known: bank_size"),
         ({"layers": [99]}, "cross-attention layer of .* 99; known: 0=down_blocks"),
         ({"attention": "max"}, "unknown attention 'max'"),
@@ -231,5 +231,5 @@ def test_the_package_shows_its_api_and_loads_it_late() -> None:
 def test_the_embedded_model_is_the_default() -> None:
     matcher = Matcher.from_pretrained(rounds=1, steps=2, num_crops=4)
     assert matcher.backbone.name == "tiny"
-    assert matcher.method.fit_config.lr == 0.1  # of the preset tuned for it
+    assert matcher.method.fit_config.init == "features"  # of the preset tuned for it
     assert matcher.match(SOURCE, TARGET, POINTS).targets.shape == (2, 2)

@@ -118,12 +118,13 @@ class PackFit:
         """Loss of each active prompt at that step, on fresh crops and noise; steps come in order."""
         return self._losses(step, self.active, self._noise(step))
 
-    def backward(self, step: int, backward: Callable[[Tensor], None] = Tensor.backward) -> Tensor:
+    def backward(self, step: int, backward: Callable[[Tensor], None] | None = None) -> Tensor:
         """Gradients of the step's losses in ``embeddings.grad``, in as many passes as memory asks for.
 
         Args:
             step: steps come in order.
-            backward: takes the sum of losses back, such as ``LightningModule.manual_backward``.
+            backward: takes the sum of losses back instead of its own method, such as
+                ``LightningModule.manual_backward``.
 
         Returns:
             (N,) losses, nan of prompts that are no longer fitted.
@@ -134,7 +135,8 @@ class PackFit:
 
         def work(part: slice) -> Tensor:
             losses = self._losses(step, self.active[part], noise[part])
-            backward(losses.sum() * scale)
+            total = losses.sum() * scale
+            backward(total) if backward else total.backward()
             return losses.detach()
 
         found = torch.cat(self.batches.map(len(self.active), work))

@@ -58,7 +58,7 @@ def build(name: str, backbone: UNetBackbone, seed: int = 0) -> CorrespondenceMet
     config = composed(name, seed)
     if "fit" in config:  # the same code, but seconds
         config.fit.update({"steps": 3, "rounds": 2, "loss_resolution": 16})
-        config.transfer.num_crops = 5
+        config.transfer.num_crops = 4 if config.transfer.crops == "grid" else 5
     return build_method(instantiate(config), backbone, MeanAttention())
 
 
