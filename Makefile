@@ -43,8 +43,9 @@ format: install  ## let ruff mend what it can
 bench: install  ## measure the speed of the fast modes against the plain process (outputs/bench)
 	$(BIN)/python -m benchmarks.run
 
-fast-modes: install  ## measure what the fast modes cost in PCK (docs/results/fast_modes.json)
+fast-modes: bench  ## measure what the fast modes cost in PCK as well (docs/performance.md, an hour)
 	$(BIN)/python -m benchmarks.quality
+	cp outputs/bench/fit.json docs/results/bench_fit.json
 	cp outputs/fast_modes/fast_modes.json docs/results/fast_modes.json
 	$(BIN)/python -m benchmarks.tables
 

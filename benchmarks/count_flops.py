@@ -15,6 +15,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchmarks.measure import counted
+from benchmarks.modes import MODES, changed
 from diffcorr.attention import capture
 from diffcorr.backbones.base import Backbone
 from diffcorr.config import compose, instantiate
@@ -63,6 +64,17 @@ def per_query(each: dict[str, float], fit: FitConfig, read: TransferConfig, side
     return {"plain": plain, "exact": exact, "flops_ratio": exact / plain, "encodes_per_query": encodes}
 
 
+def per_query_packed(each: dict[str, float], fit: FitConfig, read: TransferConfig) -> float:
+    """FLOPs per query of the preset `packed`: one view serves all queries of an image, forward only.
+
+    The model's passes alone: the equations that are solved for the token are well below a pass.
+    """
+    views = fit.rounds * (fit.init_crops + fit.steps) / QUERIES_PER_IMAGE
+    readings = fit.rounds * read.num_crops
+    encodes = views + read.num_crops / QUERIES_PER_IMAGE
+    return (views + readings) * each["early"] + encodes * each["encode"]
+
+
 def main(arguments: list[str]) -> None:
     """Count what the command line asks for."""
     config = compose("eval", [*DEFAULT, *arguments])
@@ -73,7 +85,11 @@ def main(arguments: list[str]) -> None:
     record = {"backbone": backbone.name, "arguments": arguments, "queries_per_image": QUERIES_PER_IMAGE}
     record |= {"bank_size": fit.bank_size, "transfer_bank_size": read.bank_size}
     record |= {"tflop_each": {k: round(v / 1e12, 4) for k, v in each.items()}}
-    print(json.dumps(record | per_query(each, fit, read, fit.side or backbone.image_size), indent=2))
+    record |= per_query(each, fit, read, fit.side or backbone.image_size)
+    packed = instantiate(changed(config.method, MODES["packed"])).keywords
+    record["packed"] = per_query_packed(each, packed["fit"], packed["transfer"])
+    record["flops_ratio_packed"] = record["packed"] / record["plain"]
+    print(json.dumps(record, indent=2))
 
 
 if __name__ == "__main__":

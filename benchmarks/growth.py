@@ -35,7 +35,7 @@ def measure(
     points = random.uniform(0.1, 0.9, (num_queries, 2)) * size
     queries = [Query("random", "image", f"k{i:03}", (x, y)) for i, (x, y) in enumerate(points.tolist())]
     keywords = instantiate(changed(config.method, MODES[mode])).keywords
-    fit = replace(keywords["fit"], steps=STEPS, rounds=rounds, side=size)
+    fit = replace(keywords["fit"], steps=STEPS, init="gaussian", rounds=rounds, side=size)
     read = replace(keywords["transfer"], side=size)
     made: list[PromptFit] = []
 

@@ -18,10 +18,14 @@ class Mode:
     dtype: str | None = None
 
 
-def _packed() -> dict[str, Any]:
-    """What the preset `packed` changes."""
+GRID = {"crops": "grid", "num_crops": 4}
+
+
+def _packed(**changes: dict[str, Any]) -> dict[str, Any]:
+    """What the preset `packed` changes, and more."""
     node = OmegaConf.load(config_folder() / "method" / "packed.yaml")
-    return {key: OmegaConf.to_container(node[key]) for key in ("fit", "transfer")}  # type: ignore[index]
+    merged = OmegaConf.merge({key: node[key] for key in ("fit", "transfer")}, changes)  # type: ignore[index]
+    return OmegaConf.to_container(merged)  # type: ignore[return-value]
 
 
 MODES = {
@@ -36,10 +40,12 @@ MODES = {
     "exact_fp32": Mode({}, "float32"),
     "exact": Mode({}),
     "small_bank": Mode({"fit": {"bank_size": 9}, "transfer": {"bank_size": 9}}),
-    "grid": Mode({"transfer": {"crops": "grid", "num_crops": 4}}),
+    "grid": Mode({"transfer": GRID}),
     "early_stop": Mode({"fit": {"stop_patience": 3, "stop_tolerance": 0.05}}),
-    "packed_by_round": Mode(OmegaConf.to_container(OmegaConf.merge(_packed(), {"fit": {"share": "round"}}))),  # type: ignore[arg-type]
+    "one_prompt_a_round": Mode({"fit": {"share": "round"}, "transfer": GRID}),
+    "one_prompt": Mode({"fit": {"share": "image"}, "transfer": GRID}),
     "packed": Mode(_packed()),
+    "one_pass": Mode(_packed(transfer={**GRID, "trunk": "null"})),
 }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,9 @@ from diffcorr.attention.base import AttentionRead, AttentionVariant
 from diffcorr.attention.mean import MeanAttention
 from diffcorr.backbones.base import Backbone, Kind, LayerInfo, LayerSpec, StopForward
 from diffcorr.errors import LayerError
+
+Trunk = Literal["prompt", "null"]
+"""Which prompt a model follows on its way to the layers that are read, see ``read_prompts``."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,8 @@ def capture(
     variant: AttentionVariant | None = None,
     token: int | Sequence[int] | None = None,
     stop_early: bool = True,
+    prompts_NPD: Tensor | None = None,
+    rows: Sequence[int] | None = None,
 ) -> Iterator[dict[str, AttentionMap]]:
     """Within the block, every ``backbone.denoise`` fills the dict with its maps.
 
@@ -58,6 +63,9 @@ def capture(
         variant: how the heads of a layer become one map; None = their mean.
         token: the only prompt token, or tokens, whose columns are read and kept; None keeps all.
         stop_early: run nothing after the last layer that is read (``denoise`` returns None).
+        prompts_NPD: what cross-attention is read for instead of the prompt that the pass itself follows;
+            gradients reach it through the read alone, also where the pass runs without.
+        rows: which latent of the pass each of these prompts sees; None = its own.
 
     Yields:
         A dict of maps of the latest pass, by the layer's full name, in the order of the layers.
@@ -69,6 +77,7 @@ def capture(
     chosen = backbone.resolve_layers(kind, layers)
     num_tokens = backbone.embedding_shape[0]
     wanted = None if token is None else (token,) if isinstance(token, int) else tuple(token)
+    beside = None if prompts_NPD is None else _Beside(prompts_NPD, rows or range(len(prompts_NPD)))
     if wanted is not None and (kind != "cross" or not all(0 <= t < num_tokens for t in wanted)):
         raise LayerError(
             f"expected a token in 0..{num_tokens - 1} of cross-attention, found {token} of {kind}"
@@ -81,7 +90,7 @@ def capture(
         for layer in chosen:
             last = stop_early and layer is chosen[-1]
             column = token if token is None or isinstance(token, int) else wanted
-            processor = _CapturingProcessor(backbone, layer, variant, column, maps, stop=last)
+            processor = _CapturingProcessor(backbone, layer, variant, column, maps, beside, stop=last)
             modules[layer.name].set_processor(processor)
         yield maps
     finally:
@@ -92,6 +101,64 @@ def capture(
             f"expected {kind}-attention of {', '.join(layer.name for layer in chosen)}, recorded nothing: "
             "call backbone.denoise inside of the capture block"
         )
+
+
+def read_prompts(
+    backbone: Backbone,
+    noisy_Uchw: Tensor,
+    timestep: int,
+    prompts_NPD: Tensor,
+    layers: LayerSpec,
+    variant: AttentionVariant | None = None,
+    token: int | Sequence[int] | None = None,
+    *,
+    rows: Sequence[int] | None = None,
+    trunk: Trunk = "prompt",
+    stop_early: bool = True,
+) -> dict[str, AttentionMap]:
+    """Cross-attention of N prompts in U noisy latents.
+
+    Args:
+        backbone: frozen.
+        noisy_Uchw: latents.
+        timestep: of the latents.
+        prompts_NPD: what is read.
+        layers, variant, token, stop_early: as in ``capture``.
+        rows: which latent each prompt sees; None = its own.
+        trunk: ``'prompt'``: the model follows each prompt on its way to the layers that are read, as
+            in the papers; ``'null'``: it follows the empty prompt, one pass serves all prompts that see
+            a latent, and gradients do not run through the model.
+    """
+    if trunk == "prompt":
+        with capture(backbone, layers, variant=variant, token=token, stop_early=stop_early) as maps:
+            backbone.denoise(noisy_Uchw, timestep, prompts_NPD, rows)
+        return maps
+    seen = list(range(len(noisy_Uchw)) if rows is None else rows)
+    distinct = sorted(set(seen))
+    places = [distinct.index(row) for row in seen]
+    null = backbone.null_prompt()
+    with (
+        capture(
+            backbone,
+            layers,
+            variant=variant,
+            token=token,
+            stop_early=stop_early,
+            prompts_NPD=prompts_NPD,
+            rows=places,
+        ) as maps,
+        torch.no_grad(),
+    ):
+        backbone.denoise(noisy_Uchw[distinct], timestep, null)
+    return maps
+
+
+@dataclass(frozen=True)
+class _Beside:
+    """Prompts (N, P, D) that are read without being followed, and the latents that they see."""
+
+    prompts: Tensor
+    rows: Sequence[int]
 
 
 class _CapturingProcessor:
@@ -107,11 +174,12 @@ class _CapturingProcessor:
         variant: AttentionVariant,
         token: int | tuple[int, ...] | None,
         maps: dict[str, AttentionMap],
+        beside: _Beside | None,
         *,
         stop: bool,
     ) -> None:
         self.backbone, self.layer, self.variant, self.token = backbone, layer, variant, token
-        self.maps, self.stop = maps, stop
+        self.maps, self.beside, self.stop = maps, beside, stop
 
     def __call__(
         self,
@@ -135,29 +203,34 @@ class _CapturingProcessor:
         if attn.group_norm is not None:
             hidden_states = attn.group_norm(hidden_states.transpose(1, 2)).transpose(1, 2)
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        if encoder_hidden_states is not None and attn.norm_cross:
-            context = attn.norm_encoder_hidden_states(context)
 
         def heads(projected: Tensor) -> Tensor:
             return projected.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
 
-        read = AttentionRead(
-            heads(attn.to_q(hidden_states)),
-            heads(attn.to_k(context)),
-            attn.scale,
-            self.layer.kind,
-            self.token,
-        )
-        self.maps[self.layer.name] = AttentionMap(
-            self.variant(read), self._size(hidden_states.shape[1]), self.layer
-        )
+        def normed(context: Tensor) -> Tensor:
+            crosses = encoder_hidden_states is not None and attn.norm_cross
+            return attn.norm_encoder_hidden_states(context) if crosses else context
+
+        def read(query: Tensor, context: Tensor) -> AttentionRead:
+            key = heads(attn.to_k(normed(context)))
+            return AttentionRead(query, key, attn.scale, self.layer.kind, self.token)
+
+        query_BCNd = heads(attn.to_q(hidden_states))
+        own = read(query_BCNd, context)
+        if self.beside is None:
+            found = self.variant(own)
+        else:
+            prompts, rows = self.beside.prompts, list(self.beside.rows)
+            with torch.set_grad_enabled(prompts.requires_grad):
+                found = self.variant(read(query_BCNd[rows], prompts.to(context.dtype)))
+        self.maps[self.layer.name] = AttentionMap(found, self._size(hidden_states.shape[1]), self.layer)
         if self.stop:
             raise StopForward
-        value_BCMd = heads(attn.to_v(context))
-        if self.layer.kind == "cross":  # the probabilities are there already
-            out = read.probs.to(value_BCMd.dtype) @ value_BCMd
+        value_BCMd = heads(attn.to_v(normed(context)))
+        if self.layer.kind == "cross" and self.beside is None:  # the probabilities are there already
+            out = own.probs.to(value_BCMd.dtype) @ value_BCMd
         else:  # never hold the probabilities of all heads at once
-            out = F.scaled_dot_product_attention(read.query, read.key, value_BCMd, scale=attn.scale)
+            out = F.scaled_dot_product_attention(own.query, own.key, value_BCMd, scale=attn.scale)
         out = attn.to_out[1](attn.to_out[0](out.transpose(1, 2).flatten(2)))
         if spatial is not None:
             out = out.transpose(1, 2).unflatten(2, spatial)

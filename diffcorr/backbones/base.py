@@ -63,6 +63,7 @@ class Backbone(nn.Module, ABC):
     embedding_shape: tuple[int, int]
     fingerprint: str
     map_origin: tuple[int, int] | None = None
+    _null: Tensor | None = None
 
     @abstractmethod
     def encode(self, images_BCHW: Tensor) -> Tensor:
@@ -103,8 +104,12 @@ class Backbone(nn.Module, ABC):
         """All layers of that kind in the order down, mid, up."""
 
     def null_prompt(self) -> Tensor:
-        """Embedding (1, P, D) of the empty text."""
-        return self.encode_prompt([""])[0]
+        """Embedding (1, P, D) of the empty text, computed once."""
+        kept = self._null
+        if kept is None or (kept.device, kept.dtype) != (self.device, self.dtype):
+            with torch.no_grad():
+                kept = self._null = self.encode_prompt([""])[0].to(self.device, self.dtype)
+        return kept
 
     @property
     def dtype(self) -> torch.dtype:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import isqrt
 from typing import Literal
 
+from diffcorr.attention.capture import Trunk
 from diffcorr.backbones.base import Backbone, LayerSpec
 from diffcorr.correspondence.draws import Noise
 from diffcorr.errors import DiffcorrError
@@ -49,6 +50,12 @@ class FitConfig:
         spare_tokens: tokens of a shared prompt that belong to no query, beside those before
             ``token``; what no query claims may flow to them. Many queries of an image are split
             into prompts of equal size.
+        trunk: ``'prompt'``: the model follows the fitted prompt on its way to the layers that are read (the
+            papers); ``'null'``: it follows the empty prompt, and only the reading knows the fitted one,
+            so that one pass forward serves all prompts that see a crop and none runs backward.
+        views: ``'prompt'``: each prompt draws crops and noise of its own (the papers); ``'image'``: all
+            prompts of an image and round see the same crops, drawn anywhere; a query that a crop does
+            not show is left out of that step.
         stop_patience: a prompt whose loss, averaged over this many steps, has not fallen by
             ``stop_tolerance`` of its value since the same number of steps before is not fitted
             further; 0: never.
@@ -83,6 +90,8 @@ class FitConfig:
     side: int | None = None
     share: Literal["none", "round", "image"] = "none"
     spare_tokens: int = 0
+    trunk: Trunk = "prompt"
+    views: Literal["prompt", "image"] = "prompt"
     stop_patience: int = 0
     stop_tolerance: float = 0.01
     bank_size: int = 4096
@@ -98,7 +107,7 @@ class FitConfig:
         _between(self, sigma=(1e-6, None), lr=(0, None), init_scale=(0, None))
         _one_of(self, noise=("gaussian", "uniform"), init=("gaussian", "text", "features"))
         _one_of(self, loss=("mean_map", "per_layer"), frame=("stretch", "letterbox"))
-        _one_of(self, share=("none", "round", "image"))
+        _one_of(self, share=("none", "round", "image"), trunk=("prompt", "null"), views=("prompt", "image"))
         object.__setattr__(self, "layers", _plain_layers(self.layers))
 
     def identity(self) -> dict[str, object]:
@@ -133,7 +142,7 @@ class TransferConfig:
     """How a fitted embedding is read in the target (Hedlin et al. 2023, section 3.3).
 
     Attributes:
-        timestep, noise, token, layers, crop, margin, frame, side, seed: as in ``FitConfig``.
+        timestep, noise, token, layers, crop, margin, frame, side, trunk, seed: as in ``FitConfig``.
         crops: ``'follow'``: the first four crops lie in the image's corners, each further one around
             the maximum of the mean of those before it (the papers); ``'grid'``: on a square grid,
             with the same noise for all queries, so that one pass serves all that share a prompt.
@@ -154,6 +163,7 @@ class TransferConfig:
     num_crops: int = 20
     crop: float = 0.9316549294381423
     margin: float = 0.15
+    trunk: Trunk = "prompt"
     readout: Literal["mean", "softmax_mean"] = "mean"
     frame: Literal["stretch", "letterbox"] = "stretch"
     side: int | None = None
@@ -169,7 +179,7 @@ class TransferConfig:
         if self.crops == "grid" and isqrt(self.num_crops) ** 2 != self.num_crops:
             raise DiffcorrError(f"expected a square number of grid crops, found {self.num_crops}: use 4 or 9")
         _one_of(self, noise=("gaussian", "uniform"), readout=("mean", "softmax_mean"))
-        _one_of(self, frame=("stretch", "letterbox"))
+        _one_of(self, frame=("stretch", "letterbox"), trunk=("prompt", "null"))
         object.__setattr__(self, "layers", _plain_layers(self.layers))
 
     def check(self, backbone: Backbone) -> None:

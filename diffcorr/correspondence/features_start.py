@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from diffcorr.attention.base import AttentionRead, AttentionVariant
-from diffcorr.attention.capture import capture
+from diffcorr.attention.capture import Trunk, read_prompts
 from diffcorr.backbones.base import Backbone, LayerSpec
 
 RIDGE = 1e-2  # of the mean diagonal
@@ -61,20 +61,37 @@ class FeaturesStart:
 
     @torch.no_grad()
     def gather(
-        self, rows: slice, noisy_NChw: Tensor, timestep: int, prompts_NPD: Tensor, target: Any
+        self,
+        rows: slice,
+        noisy_Uchw: Tensor,
+        timestep: int,
+        prompts_NPD: Tensor,
+        target: Any,
+        places: Sequence[int] | None = None,
+        trunk: Trunk = "prompt",
     ) -> None:
         """Add the equations of one pass.
 
         Args:
             rows: which prompts these are.
-            noisy_NChw: their latents.
+            noisy_Uchw: their latents.
             timestep: of the latents.
             prompts_NPD: their embeddings.
             target: gives the wanted probabilities (N, K, side, side) and weights (N, K) at a side.
+            places: which of the latents each prompt sees; None = its own.
+            trunk: see ``read_prompts``.
         """
         modules: Any = self.backbone.attention_modules()
-        with capture(self.backbone, self.layers, variant=self._variant) as maps:
-            self.backbone.denoise(noisy_NChw, timestep, prompts_NPD)
+        maps = read_prompts(
+            self.backbone,
+            noisy_Uchw,
+            timestep,
+            prompts_NPD,
+            self.layers,
+            self._variant,
+            rows=places,
+            trunk=trunk,
+        )
         # a trainer's low precision would make the equations singular
         with torch.autocast(self._left.device.type, enabled=False):
             left, right = torch.zeros_like(self._left[rows]), torch.zeros_like(self._right[rows])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffcorr.attention.base import AttentionVariant
-from diffcorr.attention.capture import capture, resize_maps
+from diffcorr.attention.capture import read_prompts, resize_maps
 from diffcorr.backbones.base import Backbone
 from diffcorr.correspondence.config import TransferConfig
 from diffcorr.correspondence.crops import Crop, LatentBank, bank_positions, crop_side
@@ -65,14 +65,14 @@ def transfer_grid(
         latent = bank["", crop]
         noise = draws.noise(step, tuple(latent.shape), config.noise).to(latent)
         noisy.append(backbone.add_noise(latent, noise, config.timestep))
-    readers: dict[int, list[Place]] = {}  # of each prompt: (query, item)
-    for query, wanted in enumerate(places):
-        for prompt, item in wanted:
-            readers.setdefault(prompt, []).append((query, item))
+    num_rounds = [len(wanted) for wanted in places]
+    readers: dict[int, list[Place]] = {}  # of each prompt: (which round of all, item)
+    for row, (prompt, item) in enumerate(place for wanted in places for place in wanted):
+        readers.setdefault(prompt, []).append((row, item))
     num_items = 1 + max((item for wanted in places for _, item in wanted), default=0)
     precise = torch.promote_types(backbone.dtype, torch.float32)
-    shape = (len(places), len(layers), side, side)
-    total = torch.zeros(shape, dtype=precise, device=backbone.device)
+    shape = (sum(num_rounds), len(layers), side, side)
+    maps_NLHW = torch.zeros(shape, dtype=precise, device=backbone.device)  # of each round
     count = torch.zeros(side, side, dtype=precise, device=backbone.device)
     for x, y, _ in crops:
         count[y : y + pixels, x : x + pixels] += 1
@@ -84,20 +84,29 @@ def transfer_grid(
         members = passes[part]
         tokens = range(config.token, config.token + num_items)
         prompts, rows = zip(*members, strict=True)
-        with capture(
-            backbone, config.layers, variant=variant, token=tokens, stop_early=config.stop_early
-        ) as maps:
-            backbone.denoise(torch.stack(noisy), config.timestep, embeddings[list(prompts)], rows)
+        maps = read_prompts(
+            backbone,
+            torch.stack(noisy),
+            config.timestep,
+            embeddings[list(prompts)],
+            config.layers,
+            variant,
+            tokens,
+            rows=rows,
+            trunk=config.trunk,
+            stop_early=config.stop_early,
+        )
         resized = resize_maps(maps, pixels)
         for (prompt, crop), maps_LKhw in zip(members, resized, strict=True):
             x, y, _ = crops[crop]
-            queries, items = zip(*readers[prompt], strict=True)
-            window = total[:, :, y : y + pixels, x : x + pixels]
-            window.index_add_(
-                0, torch.tensor(queries, device=total.device), maps_LKhw[:, list(items)].movedim(1, 0)
-            )
+            of_rounds, items = zip(*readers[prompt], strict=True)
+            maps_NLHW[list(of_rounds), :, y : y + pixels, x : x + pixels] += maps_LKhw[
+                :, list(items)
+            ].movedim(1, 0)
 
     batches_of(config, backbone).map(len(passes), work)
-    rounds = torch.tensor([len(wanted) for wanted in places], device=total.device)[:, None, None, None]
-    total /= count.clamp(min=1) * rounds
-    return [read_out(maps_LHW, layers, config, geometry, heatmaps) for maps_LHW in total]
+    maps_NLHW /= count.clamp(min=1)
+    return [
+        read_out(maps_RLHW.mean(0), maps_RLHW, layers, config, geometry, heatmaps)
+        for maps_RLHW in maps_NLHW.split(num_rounds)
+    ]

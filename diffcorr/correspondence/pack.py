@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from diffcorr.attention.base import AttentionVariant
-from diffcorr.attention.capture import capture, resize_maps
+from diffcorr.attention.capture import capture, read_prompts, resize_maps
 from diffcorr.backbones.base import Backbone
 from diffcorr.correspondence.config import FitConfig
 from diffcorr.correspondence.crops import (
@@ -83,6 +83,9 @@ class PackFit:
         self.backbone, self.config, self.variant = backbone, config, variant
         self.prompts = [own_prompt(p) if isinstance(p, FitItem) else p for p in prompts]
         self.draws = draws or [SeededDraws("fit", config.seed, *p.key) for p in self.prompts]
+        keys = [self._view(p) for p in self.prompts]
+        self.views = draws or [SeededDraws("fit", config.seed, *key) for key in keys]
+        self._same = [keys.index(key) for key in keys]  # prompts that see the same crops and noise
         self.batches = batches or Batches(len(self.prompts))
         self.active = list(range(len(self.prompts)))
         self.side = config.side or backbone.image_size
@@ -91,7 +94,7 @@ class PackFit:
         self._finished = torch.empty(0)  # the embeddings when the last prompt had converged
         self._load(images)
         self._crops = [
-            self._plan(points, draw) for points, draw in zip(self._points, self.draws, strict=True)
+            self._plan(points, draw) for points, draw in zip(self._points, self.views, strict=True)
         ]
         self.embeddings = nn.Parameter(self._initial())
         self._bank = bank if bank is not None else LatentBank(backbone, self.crop_pixels)
@@ -167,14 +170,23 @@ class PackFit:
     def _losses(self, step: int, rows: Sequence[int], noise: Tensor) -> Tensor:
         config, backbone = self.config, self.backbone
         crops = [self._crops[n][step] for n in rows]
-        latents = self._encode(rows, crops)
-        noisy = backbone.add_noise(latents, noise.to(latents), config.timestep)
         tokens = self._tokens(rows)
         token = tokens[0] if len(tokens) == 1 else tokens
-        with capture(
-            backbone, config.layers, variant=self.variant, token=token, stop_early=config.stop_early
-        ) as maps:
-            backbone.denoise(noisy, config.timestep, self.embeddings[rows])
+        distinct, places = self._distinct(rows)
+        latents = self._encode([rows[i] for i in distinct], [crops[i] for i in distinct])
+        noisy = backbone.add_noise(latents, noise[distinct].to(latents), config.timestep)
+        maps = read_prompts(
+            backbone,
+            noisy,
+            config.timestep,
+            self.embeddings[rows],
+            config.layers,
+            self.variant,
+            token,
+            rows=places,
+            trunk=config.trunk,
+            stop_early=config.stop_early,
+        )
         side = config.loss_resolution or max(max(m.size) for m in maps.values())
         maps_NLhw = resize_maps(maps, side)
         if config.loss == "mean_map":
@@ -182,14 +194,27 @@ class PackFit:
         centres, shown = self._centres(rows, crops)
         target = gaussian_target(centres.to(maps_NLhw), side, config.sigma, config.pixel_centre)
         if len(tokens) == 1:
-            return (maps_NLhw - target).square().mean((1, 2, 3))
+            return (maps_NLhw - target).square().mean((1, 2, 3)) * shown[:, 0].to(target)
         errors_NK = (maps_NLhw - target[:, None]).square().mean((1, 3, 4))
         weights = shown.to(errors_NK)
         return (errors_NK * weights).sum(1) / weights.sum(1)
 
+    def _view(self, prompt: Prompt) -> tuple[str, int]:
+        """Whose random numbers draw the crops and the noise of a prompt's steps."""
+        if self.config.views == "prompt":
+            return prompt.key
+        query, round = prompt.items[0]
+        return f"{query.dataset}/{query.image_id}", round
+
+    def _distinct(self, rows: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Places in ``rows`` of the first prompt of each view, and the view of each row among them."""
+        same = [self._same[n] for n in rows]
+        numbers = sorted(set(same))
+        return [same.index(number) for number in numbers], [numbers.index(number) for number in same]
+
     def _noise(self, step: int) -> Tensor:
         shape = self._latent_shape()
-        return torch.stack([self.draws[n].noise(step, shape, self.config.noise) for n in self.active])
+        return torch.stack([self.views[n].noise(step, shape, self.config.noise) for n in self.active])
 
     def _latent_shape(self) -> tuple[int, ...]:
         if not hasattr(self, "_shape"):
@@ -217,10 +242,18 @@ class PackFit:
     def _plan(self, points: Sequence[tuple[float, float]], draws: Draws) -> list[Crop]:
         config, crops = self.config, []
         positions = bank_positions(self.side, self.crop_pixels, config.bank_size or 1 << 62)
+        room = self.side - self.crop_pixels
+        corners = [Crop(0, 0), Crop(0, room), Crop(room, 0), Crop(room, room)]
+        middle = self.side / 2
         for step in range(max(config.steps, config.init_crops if config.init == "features" else 0)):
-            point = points[draws.pick(step, len(points))] if len(points) > 1 else points[0]
-            low, high = crop_bounds(point, self.side, self.crop_pixels, config.margin)
+            if config.views == "image":  # anywhere: no query may change what the others see
+                point, low, high = (middle, middle), (0, 0), (room, room)
+            else:
+                point = points[draws.pick(step, len(points))] if len(points) > 1 else points[0]
+                low, high = crop_bounds(point, self.side, self.crop_pixels, config.margin)
             crop = Crop(*draws.crop(step, low, high), draws.flip(step, config.flip_prob))
+            if config.views == "image" and step < len(corners):  # so that every query is seen
+                crop = corners[step]._replace(flip=crop.flip)
             crops.append(snap(crop, point, self.crop_pixels, positions) if config.bank_size else crop)
         return crops
 
@@ -242,20 +275,24 @@ class PackFit:
         """Put the fitted tokens where the first crops' features say."""
         config, tokens = self.config, self._tokens(self.active)
         start = FeaturesStart(self.backbone, config.layers, tokens, len(self.prompts))
-        draws = [SeededDraws("features", config.seed, *p.key) for p in self.prompts]
+        draws = [SeededDraws("features", config.seed, *self._view(p)) for p in self.prompts]
 
         def work(part: slice, step: int) -> None:
             rows = self.active[part]
             crops = [self._crops[n][step] for n in rows]
-            latents = self._encode(rows, crops)
-            noise = torch.stack([draws[n].noise(step, tuple(latents.shape[1:]), config.noise) for n in rows])
+            distinct, places = self._distinct(rows)
+            first = [rows[i] for i in distinct]
+            latents = self._encode(first, [crops[i] for i in distinct])
+            noise = torch.stack([draws[n].noise(step, tuple(latents.shape[1:]), config.noise) for n in first])
             noisy = self.backbone.add_noise(latents, noise.to(latents), config.timestep)
             centres, shown = self._centres(rows, crops)
 
             def target(size: tuple[int, int]) -> tuple[Tensor, Tensor]:
                 return gaussian_target(centres, size[0], config.sigma, config.pixel_centre), shown
 
-            start.gather(part, noisy, config.timestep, self.embeddings.detach()[part], target)
+            prompts = self.embeddings.detach()[part]
+            trunk = "null" if config.views == "image" else config.trunk
+            start.gather(part, noisy, config.timestep, prompts, target, places, trunk)
 
         for step in range(config.init_crops):
             self.batches.map(len(self.active), partial(work, step=step))

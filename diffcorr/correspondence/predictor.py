@@ -184,6 +184,8 @@ class PromptFit:
         self.fit(queries, {pair.source_id: source})
         found = self.locate(queries, target, f"{pair.dataset}/{pair.target_id}")
         return [
-            PointPrediction(pair.pair_id, keypoint, query.id, *r.point, r.confidence, r.layer_points)
+            PointPrediction(
+                pair.pair_id, keypoint, query.id, *r.point, r.confidence, r.layer_points, r.round_points
+            )
             for keypoint, query, r in zip(pair.keypoints, queries, found, strict=True)
         ]

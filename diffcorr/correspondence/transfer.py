@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffcorr.attention.base import AttentionVariant
-from diffcorr.attention.capture import capture, resize_maps
+from diffcorr.attention.capture import read_prompts, resize_maps
 from diffcorr.backbones.base import Backbone
 from diffcorr.correspondence.config import TransferConfig
 from diffcorr.correspondence.crops import Crop, LatentBank, bank_positions, crop_bounds, crop_side, snap
@@ -28,6 +28,7 @@ class TransferResult:
         confidence: attention that the found pixel gives the token, mean over heads, crops, rounds
             and layers, clipped to [0, 1]. The fit's target has peak 1, so that 1 is certainty.
         layer_points: the same read from each layer alone, by layer name.
+        round_points: the same read from each round alone, all layers joined, by its number.
         heatmap: mean over layers, (side, side) of the square working image, where asked for.
         layer_maps: (side, side) of each layer, where asked for.
     """
@@ -35,6 +36,7 @@ class TransferResult:
     point: Point
     confidence: float
     layer_points: Mapping[str, Point]
+    round_points: Mapping[int, Point]
     heatmap: Tensor | None = None
     layer_maps: Mapping[str, Tensor] = field(default_factory=dict)
 
@@ -89,8 +91,12 @@ def transfer(
     found = batches_of(config, backbone).map(len(flat), work)
     if not found:
         return []
-    maps_QLHW = torch.cat(found).unflatten(0, (num_queries, num_rounds)).mean(1)
-    return [read_out(maps_LHW, layers, config, geometry, heatmaps) for maps_LHW in maps_QLHW]
+    maps_QRLHW = torch.cat(found).unflatten(0, (num_queries, num_rounds))
+    maps_QLHW = maps_QRLHW.mean(1)
+    return [
+        read_out(maps_LHW, maps_RLHW, layers, config, geometry, heatmaps)
+        for maps_LHW, maps_RLHW in zip(maps_QLHW, maps_QRLHW, strict=True)
+    ]
 
 
 def batches_of(config: TransferConfig, backbone: Backbone) -> Batches:
@@ -139,10 +145,17 @@ def _read(
         shape = tuple(latents.shape[1:])
         noise = torch.stack([draw.noise(step, shape, config.noise) for draw in draws])
         noisy = backbone.add_noise(latents, noise.to(latents), config.timestep)
-        with capture(
-            backbone, config.layers, variant=variant, token=config.token, stop_early=config.stop_early
-        ) as maps:
-            backbone.denoise(noisy, config.timestep, embeddings_NPD)
+        maps = read_prompts(
+            backbone,
+            noisy,
+            config.timestep,
+            embeddings_NPD,
+            config.layers,
+            variant,
+            config.token,
+            trunk=config.trunk,
+            stop_early=config.stop_early,
+        )
         resized = resize_maps(maps, pixels)
         for n, (x, y, _) in enumerate(crops):
             total[n, :, y : y + pixels, x : x + pixels] += resized[n]
@@ -165,23 +178,38 @@ def _argmax(maps_NHW: Tensor, geometry: Geometry) -> list[Point]:
 
 
 def read_out(
-    maps_LHW: Tensor, layers: Sequence[str], config: TransferConfig, geometry: Geometry, keep: bool
+    maps_LHW: Tensor,
+    maps_RLHW: Tensor,
+    layers: Sequence[str],
+    config: TransferConfig,
+    geometry: Geometry,
+    keep: bool,
 ) -> TransferResult:
-    """Where maps (L, side, side) of the square working image peak, in the original image."""
+    """Where the mean maps (L, side, side) of the square working image peak, in the original image.
+
+    ``maps_RLHW`` are those of each round, which only ``round_points`` are read from.
+    """
     mean = maps_LHW.mean(0)
-    score = mean
-    if config.readout == "softmax_mean":
-        score = maps_LHW.flatten(1).softmax(-1).mean(0).view_as(mean)
-    (x, y), *by_layer = _argmax(torch.cat([score[None], maps_LHW]), geometry)
+    alone = [_score(maps, config) for maps in maps_RLHW]
+    found = _argmax(torch.stack([_score(maps_LHW, config), *maps_LHW, *alone]), geometry)
 
     def original(point: Point) -> Point:
         at_x, at_y = geometry.inverse(torch.tensor(point, dtype=torch.float64)).tolist()
         return at_x, at_y
 
+    (x, y), by_layer, by_round = found[0], found[1 : len(layers) + 1], found[len(layers) + 1 :]
     return TransferResult(
         point=original((x, y)),
         confidence=float(mean[int(y), int(x)].clamp(0, 1)),
         layer_points={name: original(point) for name, point in zip(layers, by_layer, strict=True)},
+        round_points={number: original(point) for number, point in enumerate(by_round)},
         heatmap=mean.cpu() if keep else None,
         layer_maps=dict(zip(layers, maps_LHW.cpu(), strict=True)) if keep else {},
     )
+
+
+def _score(maps_LHW: Tensor, config: TransferConfig) -> Tensor:
+    """What is largest at the answer, (side, side): the layers joined as the configuration says."""
+    if config.readout == "softmax_mean":
+        return maps_LHW.flatten(1).softmax(-1).mean(0).view_as(maps_LHW[0])
+    return maps_LHW.mean(0)

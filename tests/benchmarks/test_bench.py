@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks import run
-from benchmarks.count_flops import per_query, pieces
+from benchmarks.count_flops import per_query, per_query_packed, pieces
 from benchmarks.measure import counted, take_turns
 from benchmarks.modes import MODES, changed
 from diffcorr.config import compose, instantiate
@@ -76,3 +76,11 @@ def test_flops_of_a_query_by_hand():
     assert found["plain"] == 20 * (10 + 5 + 3) + 10 * (10 + 3)
     # four crops each of source and target, shared by ten queries
     assert found["exact"] == 20 * (6 + 5) + 10 * 6 + 0.8 * 3
+
+
+def test_flops_of_shared_views_by_hand():
+    """Views of 16 crops and 2 steps serve 10 queries; each is read in 3 rounds of 4 crops, encoded once."""
+    each = {"encode": 3.0, "whole": 10.0, "early": 6.0, "backward": 5.0}
+    fit, read = FitConfig(init_crops=16, steps=2, rounds=3), TransferConfig(crops="grid", num_crops=4)
+    views = 3 * 18 / 10
+    assert per_query_packed(each, fit, read) == pytest.approx((views + 12) * 6 + (views + 0.4) * 3)

@@ -150,6 +150,24 @@ def test_grid_reading_against_a_plain_loop() -> None:
         assert result.point == (best % 32 + 0.5, best // 32 + 0.5)
 
 
+def test_on_a_grid_each_round_tells_what_it_finds_alone() -> None:
+    backbone = tiny_backbone(torch.float64)
+    image = image_of(5, 48, 32)
+    prompts = torch.randn(
+        3, NUM_TOKENS, WIDTH, dtype=torch.float64, generator=torch.Generator().manual_seed(3)
+    )
+    read = TransferConfig(crops="grid", num_crops=4, crop=0.8, layers=[3, 4, 5], batch_size=3)
+    places = [[(0, 0), (1, 0), (2, 1)], [(0, 2), (0, 1)], [(1, 1)]]
+    together = transfer_grid(backbone, image, prompts, places, read, MEAN, target="t")
+    for found, wanted in zip(together, places, strict=True):
+        assert len(found.round_points) == len(wanted)
+        for point, place in zip(found.round_points.values(), wanted, strict=True):
+            (alone,) = transfer_grid(backbone, image, prompts, [[place]], read, MEAN, target="t")
+            assert point == alone.point
+    assert together[2].round_points == {0: together[2].point}
+    assert len(set(together[0].round_points.values())) > 1
+
+
 @pytest.mark.parametrize("share", ["none", "round", "image"])
 @pytest.mark.parametrize("crops", ["grid", "follow"])
 def test_every_way_of_sharing_finds_points(share: str, crops: str) -> None:

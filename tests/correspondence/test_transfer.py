@@ -6,6 +6,7 @@ import torch
 from diffcorr.attention import MeanAttention
 from diffcorr.correspondence import RecordedDraws, TransferConfig, transfer
 from diffcorr.correspondence.crops import crop_bounds
+from diffcorr.correspondence.draws import SeededDraws
 from diffcorr.correspondence.transfer import _argmax
 from diffcorr.data.geometry import Resize
 from diffcorr.errors import DiffcorrError
@@ -51,6 +52,26 @@ def test_against_a_plain_loop() -> None:
     assert found.confidence == pytest.approx(float(maps.mean(0).flatten()[best]))
     for point, one in zip(found.layer_points.values(), maps, strict=True):
         assert point == (int(one.argmax()) % 32 + 0.5, int(one.argmax()) // 32 + 0.5)
+
+
+@pytest.mark.parametrize("readout", ["mean", "softmax_mean"])
+def test_each_round_tells_what_it_finds_alone(readout: str) -> None:
+    backbone = tiny_backbone(torch.float64)
+    config = dataclasses.replace(CONFIG, readout=readout)
+    image, embeds = image_of(6, 60, 45), embeddings(3, 4)
+
+    def draws(query: int, round: int) -> SeededDraws:
+        return SeededDraws("drawn", query, round)
+
+    all_draws = [[draws(query, round) for round in range(4)] for query in range(3)]
+    together = transfer(backbone, image, embeds, config, MEAN, draws=all_draws)
+    for query, found in enumerate(together):
+        assert list(found.round_points) == [0, 1, 2, 3]
+        for round, point in found.round_points.items():
+            one = embeds[query : query + 1, round : round + 1]
+            (alone,) = transfer(backbone, image, one, config, MEAN, draws=[[draws(query, round)]])
+            assert point == alone.point == alone.round_points[0]
+    assert any(len(set(found.round_points.values())) > 1 for found in together)
 
 
 def test_later_crops_follow_the_maximum() -> None:
