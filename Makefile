@@ -53,7 +53,10 @@ results: install  ## score the whole test list and the segmentation split for th
 	$(BIN)/python eval.py task=correspondence experiment=partworld
 	$(BIN)/python eval.py task=segmentation experiment=partworld
 	$(BIN)/python eval.py task=correspondence experiment=partworld data=partworld_cross
+	$(BIN)/diffcorr report outputs/partworld --data partworld
 	mkdir -p docs/results
+	cp outputs/partworld/report/protocols.json docs/results/partworld_protocols.json
+	cp outputs/partworld/report/protocols.md docs/results/partworld_protocols.md
 	cp outputs/partworld/metrics.json docs/results/partworld.json
 	cp outputs/partworld/comparisons.json docs/results/partworld_comparisons.json
 	$(BIN)/python -m benchmarks.tables

@@ -31,7 +31,13 @@ def main(arguments: list[str]) -> None:
     """Run what the command line asks for."""
     chosen = [a.removeprefix("modes=").split(",") for a in arguments if a.startswith("modes=")]
     modes = chosen[-1] if chosen else [m for m in MODES if m not in ("plain", "exact_fp32")]
-    fixed = ["baselines=[]", "num_figures=0", "num_heatmaps=0", "trainer.precision=bf16-mixed"]
+    fixed = [
+        "baselines=[]",
+        "report=false",
+        "num_figures=0",
+        "num_heatmaps=0",
+        "trainer.precision=bf16-mixed",
+    ]
     fixed += [a for a in arguments if not a.startswith("modes=")]
     scores: dict[str, list[PCK]] = {}
     seconds = {}

@@ -1,7 +1,7 @@
 """Seconds to score a stored benchmark under every preset: ``python -m benchmarks.score [NUM_PAIRS]``.
 
 As many pairs as SPair-71k's test split (12,234) with ten keypoints each, drawn at random, in a store on disk.
-Prints one JSON object; the steps are what ``diffcorr score`` goes through.
+Prints one JSON object; the steps are what ``diffcorr score`` and ``diffcorr report`` go through.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ from diffcorr.metrics import (
     score_matched,
     score_points,
 )
+from diffcorr.runs.chapter import read_chapter
+from diffcorr.runs.report import write_report
 from diffcorr.runs.score import score_stored
+from diffcorr.runs.stored import StoredRun
 from diffcorr.stores.predictions import PredictionStore, read_predictions
 from diffcorr.types import Pair, PointPrediction
 
@@ -69,10 +72,13 @@ def main(arguments: list[str]) -> None:
     protocols = list(POINT_PROTOCOLS.values())
     seconds: dict[str, float] = {}
 
+    cpu: dict[str, float] = {}
+
     def timed(name, work):
-        start = time.perf_counter()
+        start, start_cpu = time.perf_counter(), time.process_time()
         result = work()
         seconds[name] = round(time.perf_counter() - start, 2)
+        cpu[name] = round(time.process_time() - start_cpu, 2)
         return result
 
     with tempfile.TemporaryDirectory() as name:
@@ -91,10 +97,15 @@ def main(arguments: list[str]) -> None:
         far = score_points(predictions(data.pairs, 25.0), data.pairs, "per_category")
         near = score_points(points, data.pairs, "per_category")
         timed("interval of a difference, per_category, 10,000 resamples", lambda: compare_points(near, far))
+        chapter = timed(
+            "report: methods x presets", lambda: read_chapter([StoredRun(folder)], data, protocols)
+        )
+        timed("report: all intervals, 10,000 resamples", chapter.to_dict)
+        timed("report: pages, without pairs", lambda: write_report([chapter], folder / "report", 0))
     assert len(scores) == len(protocols)
     about = {key: value for key, value in run_metadata(0).items() if key in ("cpus", "threads", "platform")}
     sizes = {"pairs": len(data.pairs), "points": len(points), "protocols": len(protocols)}
-    print(json.dumps({**about, **sizes, "seconds": seconds}, indent=2))
+    print(json.dumps({**about, **sizes, "seconds": seconds, "cpu_seconds": cpu}, indent=2))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Images a second of DiffSeg."""
+"""Images a second of the groupers."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from omegaconf import DictConfig
 
 from benchmarks.fit import half
 from benchmarks.measure import take_turns
-from diffcorr.config import instantiate
+from diffcorr.config import instantiate, load_option
 from diffcorr.data.partworld import PartWorldSegmentation
-from diffcorr.segmentation.diffseg import DiffSeg
 
 NUM_IMAGES = 4
+METHODS = ("diffseg_reference", "diffseg_paper", "kmeans_c", "ncut_paper", "ncut_kway")
 
 
 def bench_segment(config: DictConfig) -> list[dict[str, Any]]:
-    """Both ways to merge, in batches of four."""
+    """Every grouper, in batches of four."""
     dtype = half(torch.device(config.backbone.device))
     backbone = instantiate(config.backbone, dtype=dtype)
     data = PartWorldSegmentation("val", NUM_IMAGES)
     images = [data[i]["image"] for i in range(len(data))]
-    modes = {mode: DiffSeg(mode=mode) for mode in ("reference", "exact")}
+    methods = {name: instantiate(load_option("method", name, config)) for name in METHODS}
     works = {
         name: lambda method=method: method.segment(images, backbone=backbone)
-        for name, method in modes.items()
+        for name, method in methods.items()
     }
     return [
         {

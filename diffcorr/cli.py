@@ -11,6 +11,7 @@ from typing import Any
 
 import diffcorr
 from diffcorr.cli_data import add_data_commands
+from diffcorr.cli_report import add_report_command
 from diffcorr.cli_score import add_score_commands
 from diffcorr.errors import DiffcorrError, StoreError
 
@@ -49,7 +50,8 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"diffcorr {diffcorr.__version__}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="{match,segment,data,score}")
+    names = "{match,segment,data,score,report}"
+    commands = parser.add_subparsers(title="commands", required=True, metavar=names)
 
     match = _command(commands, "match", "find points of one image in another", MATCH_EXAMPLE)
     match.add_argument("source", help="image in which the points are given")
@@ -65,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     segment.set_defaults(run=_segment)
     add_data_commands(commands)
     add_score_commands(commands, _setting)
+    add_report_command(commands, _setting)
     return parser
 
 

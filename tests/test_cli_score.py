@@ -93,14 +93,115 @@ def test_what_is_handled_is_said_beside_the_number(store: Path, capsys: pytest.C
     assert (count["missing"], count["unknown"], count["nan"]) == (1, 1, 0)
 
 
-def test_a_prediction_replaced_by_a_later_run(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for shift in (40.0, 0.0):
-        with PredictionStore("again", on_duplicate="replace") as kept:
+def test_the_newest_complete_run_counts_and_says_so(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for shift, config_hash in ((40.0, "older"), (0.0, "newer")):
+        with PredictionStore("again") as kept:
+            kept.add("dift", 0, predictions(shift), config_hash)
+    with PredictionStore("again") as kept:  # a run with other settings that was not finished
+        kept.add("dift", 0, predictions(9.0)[:-1], "half")
+    assert main(["score", "again", *DATA]) == 0
+    out = capsys.readouterr().out
+    assert "| 100.0 | 100.0 |" in out
+    assert "configuration newer counts, not older, half" in out
+    assert main(["score", "again", *DATA, "--config", "older", "--json", "-"]) == 0
+    read = json.loads(capsys.readouterr().out)
+    expected = score_points(predictions(40.0), PAIRS).compute()["pck@0.10"].item()
+    assert read["records"][0]["value"] == pytest.approx(100 * expected)
+    (count,) = read["counts"]
+    assert (count["config_hash"], count["superseded"]) == ("older", ["newer", "half"])
+    # the first again, which finds all its predictions stored
+    kept.renew("dift", 0, "older")
+    assert main(["score", "again", *DATA]) == 0
+    assert "configuration older counts, not newer, half" in capsys.readouterr().out
+
+
+def test_of_runs_that_were_not_finished_none_counts(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for part, config_hash in ((slice(4), "abc"), (slice(2, None), "def")):
+        with PredictionStore("again") as kept:
+            kept.add("dift", 0, predictions(0.0)[part], config_hash)
+    assert main(["score", "again", *DATA, "--missing", "wrong"]) == 1
+    error = capsys.readouterr().err
+    assert f"found abc with 4, def with {len(predictions(0.0)) - 2}: run the one that is meant" in error
+    assert error.count("\n") == 1
+    assert main(["score", "again", *DATA, "--missing", "skip", "--config", "def"]) == 0
+    assert "2 missing (skip)" in capsys.readouterr().out
+
+
+def test_rows_of_two_writers(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for shifts, code in (((6.0, 6.0), 0), ((6.0, 7.0), 1)):
+        name = f"twice{code}"
+        writers = [PredictionStore(name), PredictionStore(name)]
+        for kept, shift in zip(writers, shifts, strict=True):
             kept.add("dift", 0, predictions(shift), "abc")
-    assert main(["score", "again", *DATA]) == 1
-    assert "duplicates=first or duplicates=last" in capsys.readouterr().err
-    assert main(["score", "again", *DATA, "--duplicates", "last"]) == 0
-    assert "| 100.0 | 100.0 |" in capsys.readouterr().out
+            kept.flush()
+        assert main(["score", name, *DATA]) == code
+        assert ("duplicates=first or duplicates=last" in capsys.readouterr().err) == bool(code)
+    assert main(["score", "twice1", *DATA, "--duplicates", "last"]) == 0
+    moved = sum(n % 2 for pair in PAIRS for n in range(len(pair.keypoints)))
+    assert f"{moved} duplicates (last)" in capsys.readouterr().out
+
+
+def run_folder(**data: object) -> Path:
+    """What eval.py leaves of its configuration, beside predictions of nine pairs and of a later three."""
+    node = {"_target_": "diffcorr.data.partworld.PartWorldPairs", "split": "test", "kind": "same", **data}
+    for number, count in (("", 9), ("-2", 12)):
+        config = {"data": {**node, "num_pairs": count}, "backbone": {"name": "toy"}}
+        path = Path(f"run/config-correspondence{number}.yaml")
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(config))
+    later = PartWorldPairs(num_pairs=12).pairs[9:]
+    with PredictionStore("run/predictions") as kept:
+        kept.add("dift", 0, predictions(6.0), "abc")
+        kept.add(
+            "dift", 0, [PointPrediction(p.pair_id, k, "", 0, 0, 1) for p in later for k in p.keypoints], "abc"
+        )
+    return Path("run")
+
+
+def test_a_run_folder_knows_its_pairs(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = run_folder()
+    for name in (folder, folder / "predictions"):
+        assert main(["score", str(name)]) == 0
+        assert "| toy | partworld test | dift |" in capsys.readouterr().out
+    # a part of them: the others are no mistake, and are counted
+    assert main(["score", "run", *DATA, "--json", "-"]) == 0
+    read = json.loads(capsys.readouterr().out)
+    (count,) = read["counts"]
+    assert (count["pairs"], count["unknown"]) == (9, 0)
+    assert count["elsewhere"] == sum(len(p.keypoints) for p in PartWorldPairs(num_pairs=12).pairs[9:])
+    expected = score_points(predictions(6.0), PAIRS).compute()["pck@0.10"].item()
+    assert read["records"][0]["value"] == pytest.approx(100 * expected)
+    # a pair of none of its lists is a mistake as ever
+    with PredictionStore("run/predictions") as kept:
+        kept.add("dift", 0, [PointPrediction("pear", "eye", "q", 1.0, 1.0, 1.0)], "abc")
+    assert main(["score", "run"]) == 1
+    assert "found 1 predictions that 12 pairs to score do not have" in capsys.readouterr().err
+
+
+def test_a_run_whose_data_are_gone(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = run_folder()
+    for path in folder.glob("config-*"):
+        target = {"_target_": "diffcorr.data.spair.SPair", "root": "gone", "split": "test"}
+        path.write_text(json.dumps({"data": target}))
+    assert main(["score", "run"]) == 1
+    assert "expected SPair-71k in gone, found no such folder" in capsys.readouterr().err
+    assert main(["score", "run", *DATA, "--unknown", "skip"]) == 0  # named, they need not be there
+    capsys.readouterr()
+    path.write_text("- a list\n- [")
+    assert main(["score", "run"]) == 1
+    error = capsys.readouterr().err
+    assert "found none that can be read: restore it" in error
+    assert error.count("\n") == 1
+
+
+def test_a_run_folder_does_not_choose_what_code_runs(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, data in enumerate(
+        ({"_target_": "os.mkdir", "path": "made"}, {"kind": {"_target_": "os.getcwd"}})
+    ):
+        run_folder(**data).rename(f"run{number}")
+        assert main(["score", f"run{number}"]) == 1
+        assert "name their data with --data" in capsys.readouterr().err
+        assert not Path("made").exists()
 
 
 def test_import_then_score(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -132,6 +233,9 @@ def test_import_then_score(store: Path, capsys: pytest.CaptureFixture[str]) -> N
         (["store", *DATA, "--method", "dino"], "unknown method in the store 'dino'; known: chance, dift"),
         (["store", *DATA, "--against", "dino"], "unknown method in the store 'dino'"),
         (["store", *DATA, "--by", "weather"], "unknown breakdown 'weather'; known: category"),
+        (["store", *DATA, "--config", "abc", "123"], "unknown configuration in the store '123'; known: abc"),
+        (["store"], "name their data with --data"),
+        (["store", "--data-option", "num_pairs=9"], "name it with --data"),
         (["store", *DATA[:2]], "chance, seed 0: pair "),
         (["store", "--data", "partworld_pairs", "--data-option", "num_pairs=1"], "unknown=skip"),
         (["store", *DATA, "--json", "store"], "found the folder 'store'"),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from diffcorr.attention.base import AttentionVariant
 from diffcorr.backbones.base import Backbone
@@ -32,11 +33,21 @@ class CorrespondenceMethod(Protocol):
 def build_method(
     factory: Callable[..., CorrespondenceMethod], backbone: Backbone, variant: AttentionVariant
 ) -> CorrespondenceMethod:
-    """Give a method (a class, or what a ``_partial_`` config makes) the model only if it asks for it."""
+    """Give a method (a class, or what a ``_partial_`` config makes) the model only if it asks for it.
+
+    Parts of the method that are ``_partial_`` themselves, such as its features, are built likewise.
+    """
     offered = {"backbone": backbone, "variant": variant}
-    wanted = inspect.signature(factory).parameters
-    given = getattr(factory, "keywords", {})
-    return factory(**{key: value for key, value in offered.items() if key in wanted and key not in given})
+
+    def build(part: Callable[..., Any]) -> Any:
+        wanted = inspect.signature(part).parameters
+        given = getattr(part, "keywords", {})
+        inner = {key: build(value) for key, value in given.items() if isinstance(value, functools.partial)}
+        filled = {key: value for key, value in offered.items() if key in wanted and key not in given}
+        return part(**filled, **inner)
+
+    method: CorrespondenceMethod = build(factory)
+    return method
 
 
 def check_pair(pair: Pair, source: UInt8Image, target: UInt8Image) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 
+from diffcorr.data.download import Download
 from diffcorr.data.pair_files import About, Candidate, PairFiles, View, box, find_folder, numbers
 from diffcorr.data.tables import read_pairs_of_words
 from diffcorr.errors import DataError, UnknownNameError
@@ -48,6 +49,12 @@ class CUB(PairFiles):
         citation="Wah et al. 2011, The Caltech-UCSD Birds-200-2011 Dataset, CNS-TR-2011-001",
         num_images=11_788,
         num_pairs={"test": 1248},
+        downloads=(
+            Download(
+                "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",
+                md5="97eceeb196236b17998738112f37df78",
+            ),
+        ),
     )
 
     def __init__(

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from diffcorr.data.download import Download
 from diffcorr.data.images import read_image, upright_size
 from diffcorr.errors import DataError, UnknownNameError
 from diffcorr.types import Box, Pair, Point, Size, UInt8Image
@@ -39,6 +40,7 @@ class About:
         citation: the paper.
         num_images: of the complete data set; ``None`` where there is no such number.
         num_pairs: of each split with the default options.
+        downloads: files for ``diffcorr data download``; none where the host wants a person.
     """
 
     title: str
@@ -49,6 +51,7 @@ class About:
     citation: str
     num_images: int | None = None
     num_pairs: Mapping[str, int] = field(default_factory=dict)
+    downloads: tuple[Download, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from scipy.io import loadmat
 
+from diffcorr.data.download import Download
 from diffcorr.data.pair_files import About, Candidate, PairFiles, View, box, find_folder, present
 from diffcorr.data.tables import read_records
 from diffcorr.errors import DataError
@@ -58,6 +59,17 @@ class PFPascal(PairFiles):
         layout="pf-pascal/{{trn,val,test}_pairs.csv,PF-dataset-PASCAL/{JPEGImages,Annotations/<class>}}",
         citation="Ham et al. 2018, Proposal Flow: Semantic Correspondences from Object Proposals",
         num_pairs={"val": 308, "test": 299},
+        downloads=(
+            Download(
+                "https://www.di.ens.fr/willow/research/proposalflow/dataset/PF-dataset-PASCAL.zip",
+                "pf-pascal",
+            ),
+            Download(
+                "https://www.robots.ox.ac.uk/~xinghui/sd4match/pf-pascal_image_pairs.zip",
+                "pf-pascal",
+                flat=True,
+            ),
+        ),
     )
 
     @classmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
+from diffcorr.data.download import Download
 from diffcorr.data.pair_files import About, Candidate, PairFiles, View, find_folder, numbers, present
 from diffcorr.data.tables import read_rows
 from diffcorr.errors import DataError
@@ -52,6 +53,12 @@ class PFWillow(PairFiles):
         citation="Ham et al. 2016, Proposal Flow",
         num_images=100,
         num_pairs={"test": 900},
+        downloads=(
+            Download(
+                "https://www.di.ens.fr/willow/research/proposalflow/dataset/PF-dataset.zip", "pf-willow"
+            ),
+            Download("https://www.robots.ox.ac.uk/~xinghui/sd4match/test_pairs.csv", "pf-willow"),
+        ),
     )
 
     @classmethod

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from diffcorr.data.download import Download
 from diffcorr.data.pair_files import About, Candidate, PairFiles, View, box, find_folder, numbers, present
 from diffcorr.data.tables import read_json
 from diffcorr.errors import DataError, UnknownNameError
@@ -49,6 +50,7 @@ class SPair(PairFiles):
         citation="Min et al. 2019, SPair-71k: A Large-scale Benchmark for Semantic Correspondence",
         num_images=1800,
         num_pairs={"trn": 53_340, "val": 5_384, "test": 12_234},
+        downloads=(Download("https://cvlab.postech.ac.kr/research/SPair-71k/data/SPair-71k.tar.gz"),),
     )
 
     def __init__(

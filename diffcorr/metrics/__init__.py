@@ -1,8 +1,15 @@
 """Metrics: functional maths, thin torchmetrics classes, and protocols by name."""
 
-from diffcorr.metrics.breakdowns import CurvePoint, Row, breakdown, curve_area, pck_curve
+from diffcorr.metrics.breakdowns import (
+    CurvePoint,
+    Row,
+    breakdown,
+    breakdowns_of_pairs,
+    curve_area,
+    pck_curve,
+)
 from diffcorr.metrics.columns import PairColumns, pair_columns
-from diffcorr.metrics.compare import compare_masks, compare_points
+from diffcorr.metrics.compare import Estimate, Resampled, compare_masks, compare_points, resample_scores
 from diffcorr.metrics.functional.bootstrap import Interval, paired_bootstrap
 from diffcorr.metrics.matching import Handling, Matched, match_points, match_table
 from diffcorr.metrics.pck import PCK
@@ -22,15 +29,18 @@ __all__ = [
     "PCK",
     "POINT_PROTOCOLS",
     "CurvePoint",
+    "Estimate",
     "Handling",
     "Interval",
     "MaskProtocol",
     "Matched",
     "PairColumns",
     "PointProtocol",
+    "Resampled",
     "Row",
     "SegmentationScore",
     "breakdown",
+    "breakdowns_of_pairs",
     "compare_masks",
     "compare_points",
     "correct_of_points",
@@ -42,6 +52,7 @@ __all__ = [
     "paired_bootstrap",
     "pck_curve",
     "point_protocol",
+    "resample_scores",
     "score_masks",
     "score_matched",
     "score_points",

@@ -48,7 +48,8 @@ class Row:
 def breakdown(matched: Matched, protocol: str | PointProtocol, by: str) -> list[Row]:
     """The score of each part of the keypoints.
 
-    Divided by ``category``, ``keypoint``, ``geometry``, ``visibility``, ``difficulty`` or the name of a tag.
+    Divided by ``category``, ``keypoint``, ``part``, ``geometry``, ``visibility``, ``difficulty`` or the name
+    of a tag.
     A part is scored as if there were no other keypoints: averaged over images, that is the mean over
     the pairs that have a keypoint in the part of the fraction correct of those. Parts are sorted by name.
 
@@ -74,6 +75,12 @@ def breakdown(matched: Matched, protocol: str | PointProtocol, by: str) -> list[
                 for alpha, score in zip(protocol.alphas, scores, strict=True)
             ]
     return rows
+
+
+def breakdowns_of_pairs(matched: Matched, protocol: str | PointProtocol) -> list[Row]:
+    """The score of every category and of every value of every tag, sorted by division and part."""
+    tags = {tag for pair in matched.columns.pairs for tag in pair.tags}
+    return [row for by in sorted({"category", *tags}) for row in breakdown(matched, protocol, by)]
 
 
 @dataclass(frozen=True)

@@ -20,23 +20,35 @@ DIFFICULTY = ("viewpoint_variation", "scale_variation", "truncation", "occlusion
 _SIDES = {"left": "right", "right": "left", "l": "r", "r": "l"}
 
 
-def mirrored_name(keypoint: str) -> str | None:
-    """The name of a keypoint's look-alike on the other side, or None where it has no side.
+def _side(keypoint: str) -> re.Match[str] | None:
+    """The one word of a name that says its side.
 
-    The words of a name are divided by spaces, underscores, hyphens or a change of case; just one of them
-    is ``left``, ``right``, ``l`` or ``r``: ``left_eye``, ``left wing``, ``L_EarBase``, ``frontLeftPaw``.
+    Words are divided by spaces, underscores, hyphens or a change of case; just one of them is ``left``,
+    ``right``, ``l`` or ``r``: ``left_eye``, ``left wing``, ``L_EarBase``, ``frontLeftPaw``.
     """
-    words = list(re.finditer(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", keypoint))
+    words = re.finditer(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", keypoint)
     sided = [word for word in words if word.group().lower() in _SIDES]
-    if len(sided) != 1:
+    return sided[0] if len(sided) == 1 else None
+
+
+def mirrored_name(keypoint: str) -> str | None:
+    """The name of a keypoint's look-alike on the other side, or None where it has no side."""
+    word = _side(keypoint)
+    if word is None:
         return None
-    (word,) = sided
     other = _SIDES[word.group().lower()]
     if word.group().isupper():
         other = other.upper()
     elif word.group()[0].isupper():
         other = other.capitalize()
     return keypoint[: word.start()] + other + keypoint[word.end() :]
+
+
+def part_name(keypoint: str) -> str:
+    """The name without its side, in small letters: ``left_eye`` and ``RightEye`` are an ``eye``."""
+    word = _side(keypoint)
+    rest = keypoint if word is None else keypoint[: word.start()] + "_" + keypoint[word.end() :]
+    return re.sub(r"[\W_]+", "_", rest).strip("_").lower() or keypoint
 
 
 def by_category(columns: PairColumns) -> Labels:
@@ -47,6 +59,21 @@ def by_category(columns: PairColumns) -> Labels:
 def by_keypoint(columns: PairColumns) -> Labels:
     """``category/keypoint``: names (and SPair-71k's numbers) mean other things in other categories."""
     return [f"{pair.category}/{name}" for pair in columns.pairs for name in pair.keypoints]
+
+
+def by_part(columns: PairColumns) -> Labels:
+    """What the keypoint is, whatever its side and category (`part_name`).
+
+    Raises:
+        ProtocolError: keypoints are numbers, as SPair-71k's, which mean other things in other categories.
+    """
+    names = {name for pair in columns.pairs for name in pair.keypoints}
+    if numbered := sorted(name for name in names if name.isdecimal()):
+        raise ProtocolError(
+            f"expected keypoints with names to divide by part, found the number {numbered[0]}"
+        )
+    parts = {name: part_name(name) for name in names}
+    return [parts[name] for pair in columns.pairs for name in pair.keypoints]
 
 
 def by_geometry(columns: PairColumns) -> Labels:
@@ -106,6 +133,7 @@ def by_tag(columns: PairColumns, tag: str) -> Labels:
 GROUPINGS: dict[str, Callable[[PairColumns], Labels]] = {
     "category": by_category,
     "keypoint": by_keypoint,
+    "part": by_part,
     "geometry": by_geometry,
     "visibility": by_visibility,
 }

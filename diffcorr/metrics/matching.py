@@ -91,7 +91,7 @@ def match_table(columns: PairColumns, table: pa.Table, handling: Handling | None
         ProtocolError: there are such and `handling` says ``error``, or nothing is left to score.
     """
     handling = handling or Handling()
-    place = _places(columns, table)
+    place = keypoint_places(columns, table)
     _refuse(columns, "unknown", handling.unknown, table, np.flatnonzero(place < 0))
     rows = np.flatnonzero(place >= 0)
     owners = place[rows]
@@ -129,7 +129,7 @@ def match_table(columns: PairColumns, table: pa.Table, handling: Handling | None
     return Matched(columns, points, scored, counts)
 
 
-def _places(columns: PairColumns, table: pa.Table) -> Ints:
+def keypoint_places(columns: PairColumns, table: pa.Table) -> Ints:
     """For each row the place of its keypoint among all of the pairs, -1 where there is none."""
     names = sorted({name for pair in columns.pairs for name in pair.keypoints})
     number = {name: place for place, name in enumerate(names)}

@@ -14,8 +14,9 @@ import numpy as np
 
 from diffcorr.errors import ProtocolError, UnknownNameError
 from diffcorr.metrics.columns import Floats, PairColumns, pair_columns
+from diffcorr.metrics.frames import FRAMES
 from diffcorr.metrics.functional.pck import AVERAGES, Average
-from diffcorr.metrics.functional.segmentation import Accounting
+from diffcorr.metrics.functional.segmentation import ACCOUNTINGS, Accounting
 from diffcorr.metrics.thresholds import SPACES, THRESHOLDS
 from diffcorr.types import Pair
 
@@ -113,15 +114,40 @@ def metric_name(alpha: float) -> str:
 
 @dataclass(frozen=True)
 class MaskProtocol:
-    """How predicted masks are scored; segments are matched to classes image by image.
+    """How predicted masks are scored: segments are matched to classes one to one, then pixels are counted.
 
     Attributes:
         name: what stands beside every number.
-        accounting: how pixels are counted, see `class_counts`.
+        accounting: how segments are matched: ``present``, image by image to the classes that occur;
+            ``diffseg``, image by image to all classes; ``global``, once for the whole data set. See
+            `match_segments`.
+        frame: which pixels are compared, a key of `FRAMES`.
+        merge_background: whether segments that are no object become one, and ignored pixels background, in
+            data sets that have a background, see `merge_background`.
+
+    Raises:
+        UnknownNameError: no such accounting or frame.
+        ProtocolError: no name, or a background to merge under another accounting than ``diffseg``.
     """
 
     name: str
     accounting: Accounting = "present"
+    frame: str = "whole"
+    merge_background: bool = False
+
+    def __post_init__(self) -> None:
+        known: tuple[tuple[str, str, Iterable[str]], ...] = (
+            ("accounting", self.accounting, ACCOUNTINGS),
+            ("frame", self.frame, FRAMES),
+        )
+        for kind, value, names in known:
+            if value not in names:
+                raise UnknownNameError(f"{kind} of a mask protocol", value, names)
+        if not self.name or (self.merge_background and self.accounting != "diffseg"):
+            raise ProtocolError(
+                "expected a protocol with a name, and merge_background only with the accounting 'diffseg', "
+                f"found {self.name!r} with {self.accounting!r}"
+            )
 
 
 # What each entry leaves out is the default of `PointProtocol`: longer side of the target's box, per image,
@@ -156,10 +182,19 @@ POINT_PROTOCOLS = {
     )
 }
 
-# `diffseg_512` is the published one where masks and labels are the centre crop of the image at 512 x 512
 MASK_PROTOCOLS = {
     protocol.name: protocol
-    for protocol in (MaskProtocol("per_image"), MaskProtocol("diffseg_512", accounting="diffseg"))
+    for protocol in (
+        # does not depend on how segments are numbered; unmatched segments are errors
+        MaskProtocol("per_image"),
+        # one match for the data set, for ids that agree across images (PiCIE, STEGO)
+        MaskProtocol("global", accounting="global"),
+        # the program of DiffSeg (Tian et al., CVPR 2024), and its smaller resolution
+        MaskProtocol("diffseg_512", accounting="diffseg", frame="square_512"),
+        MaskProtocol("diffseg_320", accounting="diffseg", frame="square_320"),
+        # the program of DiffCut (Couairon et al., NeurIPS 2024)
+        MaskProtocol("diffcut_128", accounting="diffseg", frame="diffcut_128", merge_background=True),
+    )
 }
 
 

@@ -96,7 +96,8 @@ def score_masks(
     """Score one method's masks on a data set.
 
     Args:
-        masks: image id -> (H, W) integer segment ids, at the size of the label.
+        masks: image id -> (H, W) integer segment ids, at the size of the label; asked for one by one, so
+            that a mapping that reads them from disk keeps one at a time.
         dataset: the images to score; the index of an image in the metric is its index in the data set.
         protocol: a protocol, or its name.
 
@@ -104,10 +105,13 @@ def score_masks(
         The metric, ready for `compute`, `per_class` and `per_image`.
 
     Raises:
-        ProtocolError: an image has no mask, or one of another size than its label.
+        ProtocolError: an image has no mask, or one of another size than its label; or a data set without
+            labels, before any image is read.
         UnknownNameError: unknown protocol.
     """
-    metric = SegmentationScore(len(dataset.classes), protocol)
+    # not all data sets have a background: PartWorld's are classes like any other
+    background = getattr(dataset, "background", None)
+    metric = SegmentationScore(len(dataset.classes), protocol, background)
     for index in range(len(dataset)):
         sample = dataset[index]
         image_id = sample["image_id"]

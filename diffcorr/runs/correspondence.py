@@ -15,13 +15,25 @@ from diffcorr.correspondence import PromptFit, PromptFitModule, build_method
 from diffcorr.correspondence.base import CorrespondenceMethod
 from diffcorr.correspondence.predict_module import PairPredictionModule
 from diffcorr.errors import DataError
-from diffcorr.metrics import PCK, PointProtocol, compare_points, score_points
+from diffcorr.metrics import (
+    PCK,
+    Matched,
+    PointProtocol,
+    breakdowns_of_pairs,
+    compare_points,
+    match_points,
+    pair_columns,
+    score_matched,
+)
+from diffcorr.metrics.scoring import FRESH
 from diffcorr.reports import draw_heatmaps, draw_matches, log_figure
 from diffcorr.runs.common import ImagesById, Run, comparison, seeds_of
+from diffcorr.runs.report import report_run
+from diffcorr.runs.score import load_protocols
 from diffcorr.stores.embeddings import EmbeddingStore
 from diffcorr.stores.predictions import PredictionStore
 from diffcorr.stores.records import MetricRecord
-from diffcorr.types import Pair, PairDataset
+from diffcorr.types import PairDataset, PointPrediction
 
 log = logging.getLogger(__name__)
 TASK = "correspondence"
@@ -79,37 +91,58 @@ def fit_missing(run: Run, method: PromptFit, data: PairDataset) -> None:
 def evaluate_correspondence(config: DictConfig) -> list[MetricRecord]:
     """Run the configured method and its baselines on the configured pairs, for every seed.
 
-    Leaves in the run folder: predictions, ``metrics.json``, ``comparisons.json`` and figures.
+    Leaves in the run folder: predictions, ``metrics.json``, ``comparisons.json``, figures and, unless
+    ``report`` is false, ``report/report.html``.
     """
     run = Run(config)
     data = load_pairs(config)
     protocol: PointProtocol = instantiate(config.protocol)
+    further = load_protocols([name for name in config.get("protocols") or [] if name != protocol.name])
     backbone = run.backbone()
-    store = PredictionStore(run.folder / "predictions", on_duplicate="replace")
-    scores: dict[str, list[PCK]] = {}
+    store = PredictionStore(run.folder / "predictions")
+    scores: dict[str, dict[str, list[PCK]]] = {p.name: {} for p in (protocol, *further)}
     records: list[MetricRecord] = []
     main = ""
+    columns = pair_columns(data.pairs)
     for seed in seeds_of(config):
         config.seed = seed
-        method = None
+        method, drawn = None, None
+        done: set[str] = set()
         for node in [config.method, *(load_option("method", name, config) for name in config.baselines)]:
-            built = _predict(run, node, backbone, data, store, seed)
+            built = build_method(instantiate(node), backbone, run.variant())
+            if built.name in done:
+                log.info("%s, seed %d: another of that name ran already, left out", built.name, seed)
+                continue
+            done.add(built.name)
+            predictions = _predict(run, node, built, backbone, data, store, seed)
             main, method = main or built.name, method or built
-            metric = score_points(store.predictions(built.name, seed), data.pairs, protocol)
-            scores.setdefault(built.name, []).append(metric)
-            new = _records(metric, built.name, backbone.name, data, seed)
-            records = run.keep(new)
-            run.log({f"{built.name}/{r.metric}": r.value for r in new if not r.extra})
-        if seed == seeds_of(config)[0] and method is not None:
-            draw_figures(run, method, data, store, protocol, seed)
-    _compare(run, main, scores, data)
+            drawn = drawn or predictions
+            matched = match_points(columns, predictions, FRESH)
+            for one in (protocol, *further):
+                metric = score_matched(matched, one)
+                scores[one.name].setdefault(built.name, []).append(metric)
+                new = correspondence_records(matched, one, built.name, backbone.name, data, seed)
+                records = run.keep(new)
+                run.log({f"{built.name}/{r.metric} {r.protocol}": r.value for r in new if not r.extra})
+        if seed == seeds_of(config)[0] and method is not None and drawn is not None:
+            draw_figures(run, method, data, drawn, protocol)
+    for by_method in scores.values():
+        _compare(run, main, by_method, data)
+    if config.report:
+        report_run(run.folder, data, list(scores[protocol.name]), min(3, config.num_figures))
     return records
 
 
 def _predict(
-    run: Run, node: DictConfig, backbone: Backbone, data: PairDataset, store: PredictionStore, seed: int
-) -> CorrespondenceMethod:
-    method = build_method(instantiate(node), backbone, run.variant())
+    run: Run,
+    node: DictConfig,
+    method: CorrespondenceMethod,
+    backbone: Backbone,
+    data: PairDataset,
+    store: PredictionStore,
+    seed: int,
+) -> list[PointPrediction]:
+    """The predictions of a method that ``node`` describes, with those that are stored of it already."""
     identity = config_hash(
         {
             "method": node,
@@ -127,29 +160,20 @@ def _predict(
         keep = partial(store.add, method.name, seed, config_hash=identity)
         module = PairPredictionModule(method, todo, ImagesById(data), lambda points: keep(predictions=points))
         run.trainer().predict(module, return_predictions=False)
-        store.flush()
-    return method
+    store.renew(method.name, seed, identity)
+    return store.predictions(method.name, seed, identity)
 
 
-def _groups(pairs: Sequence[Pair]) -> dict[str, list[int]]:
-    """Places of the pairs of each breakdown: category, styles, and the difficulty tags."""
-    groups: dict[str, list[int]] = {}
-    for place, pair in enumerate(pairs):
-        for key, value in {"category": pair.category, **pair.tags}.items():
-            groups.setdefault(f"{key}={value}", []).append(place)
-    return dict(sorted(groups.items()))
-
-
-def _records(metric: PCK, method: str, backbone: str, data: PairDataset, seed: int) -> list[MetricRecord]:
-    """The overall scores, and those of every group of pairs."""
-    about = (TASK, method, backbone, data.name, data.split, metric.protocol.name)
-    values = {name: 100 * float(v) for name, v in metric.compute().items()}
-    records = [MetricRecord(*about, name, value, len(data.pairs), seed) for name, value in values.items()]
-    fractions = metric.per_pair()[1].numpy()
-    for group, places in _groups(data.pairs).items():
-        for name, value in zip(metric.names(), 100 * fractions[places].mean(0), strict=True):
-            extra = {"group": group, "average": "image"}
-            records.append(MetricRecord(*about, name, float(value), len(places), seed, extra))
+def correspondence_records(
+    matched: Matched, protocol: PointProtocol, method: str, backbone: str, data: PairDataset, seed: int
+) -> list[MetricRecord]:
+    """The overall scores, and those of every category and tag, all under the protocol's own average."""
+    about = (TASK, method, backbone, data.name, data.split, protocol.name)
+    values = score_matched(matched, protocol).compute()
+    records = [MetricRecord(*about, k, 100 * float(v), len(data.pairs), seed) for k, v in values.items()]
+    for row in breakdowns_of_pairs(matched, protocol):
+        extra = {"group": f"{row.by}={row.group}", "average": protocol.average}
+        records.append(MetricRecord(*about, row.metric, row.value, row.num_pairs, seed, extra))
     return records
 
 
@@ -171,12 +195,11 @@ def draw_figures(
     run: Run,
     method: CorrespondenceMethod,
     data: PairDataset,
-    store: PredictionStore,
+    predictions: Sequence[PointPrediction],
     protocol: PointProtocol,
-    seed: int,
 ) -> None:
     """Pairs with their matches, and the heatmaps of the first of them."""
-    predicted = {(p.pair_id, p.keypoint): (p.x, p.y) for p in store.predictions(method.name, seed)}
+    predicted = {(p.pair_id, p.keypoint): (p.x, p.y) for p in predictions}
     loggers = [run.loggers] if run.loggers else []
     for pair in data.pairs[: run.config.num_figures]:
         source, target = data.image(pair.source_id), data.image(pair.target_id)
@@ -198,6 +221,8 @@ def draw_figures(
     for pair in data.pairs[: run.config.num_heatmaps]:
         target = data.image(pair.target_id)
         query = pair.queries()[0]
+        # fits nothing anew, but a method may have to see the source, which stored predictions did not ask for
+        method.fit([query], {pair.source_id: data.image(pair.source_id)})
         (found,) = method.locate([query], target, f"{pair.dataset}/{pair.target_id}", heatmaps=True)
         assert found.heatmap is not None
         maps = {name: m.numpy() for name, m in found.layer_maps.items()} | {"mean": found.heatmap.numpy()}

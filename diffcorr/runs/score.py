@@ -7,11 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from diffcorr.config import instantiate, load_option
-from diffcorr.errors import DataError, ProtocolError, UnknownNameError
+from diffcorr.errors import ProtocolError, UnknownNameError
 from diffcorr.metrics import (
     PCK,
     Handling,
@@ -19,18 +16,17 @@ from diffcorr.metrics import (
     PointProtocol,
     breakdown,
     compare_points,
-    match_table,
     pair_columns,
     score_matched,
 )
 from diffcorr.runs.common import comparison
-from diffcorr.stores.predictions import read_predictions
+from diffcorr.runs.stored import StoredRun
 from diffcorr.stores.records import MetricRecord
 from diffcorr.types import PairDataset
 
 TASK = "correspondence"
 BACKBONE = "stored"
-"""What records say instead of a backbone: a store holds points, not what made them."""
+"""What records say instead of a backbone where no run tells: a store holds points, not what made them."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +36,8 @@ class Scores:
     Attributes:
         records: a score for each method, seed, protocol and metric, and for each part of a breakdown.
         comparisons: differences of the methods to one of them, in points of percent.
-        counts: for each method and seed the pairs and points scored, and what was handled (`Handling`).
+        counts: for each method and seed the configuration that counts, those that it supersedes, the pairs
+            and points scored, and what was handled (`Handling`) or belongs to other lists of the run.
     """
 
     records: list[MetricRecord]
@@ -49,7 +46,7 @@ class Scores:
 
 
 def score_stored(
-    folder: str | Path,
+    run: StoredRun | str | Path,
     data: PairDataset,
     protocols: Sequence[PointProtocol],
     *,
@@ -57,11 +54,12 @@ def score_stored(
     methods: Sequence[str] | None = None,
     by: Sequence[str] = (),
     against: str | None = None,
+    chosen: Sequence[str] = (),
 ) -> Scores:
     """Score every method and seed of a store.
 
     Args:
-        folder: of the predictions.
+        run: the run or its predictions, or their folder.
         data: the pairs.
         protocols: one or more.
         handling: of predictions that do not fit the pairs; by default they are refused. A record of a
@@ -69,65 +67,55 @@ def score_stored(
         methods: which of the methods; None for all.
         by: breakdowns, see `diffcorr.metrics.breakdown`.
         against: a method that the others are compared to, each method's mean over its seeds.
+        chosen: configurations to score where a method has several; by default the newest that is complete.
 
     Raises:
         StoreError: no predictions.
-        UnknownNameError: no such method, breakdown or tag.
+        UnknownNameError: no such method, configuration, breakdown or tag.
         ProtocolError: predictions do not fit the pairs, or a pair cannot be scored.
     """
+    run = run if isinstance(run, StoredRun) else StoredRun(run)
     handling = handling or Handling()
-    columns = pair_columns(data.pairs)
-    table = read_predictions(folder, ("method", "seed", "pair_id", "keypoint", "x", "y"))
-    known = sorted(set(table["method"].to_pylist()))
-    for name in [*(methods or ()), *([against] if against else ())]:
-        if name not in known:
-            raise UnknownNameError("method in the store", name, known)
-    wanted = [name for name in known if not methods or name in methods or name == against]
+    if against and against not in run.methods:
+        raise UnknownNameError("method in the store", against, run.methods)
+    wanted = [name for name in run.methods if not methods or name in methods or name == against]
     if against and len(wanted) < 2:
         raise ProtocolError(f"expected another method to compare {against!r} to, found none in the store")
 
+    backbone = run.backbones[0] if len(run.backbones) == 1 else BACKBONE
     records: list[MetricRecord] = []
     counts: list[dict[str, Any]] = []
     scores: dict[tuple[str, str], list[PCK]] = {}
-    for method, seed, rows in _methods_and_seeds(table, wanted):
-        try:
-            matched = match_table(columns, rows, handling)
-        except ProtocolError as error:
-            raise ProtocolError(f"{method}, seed {seed}: {error}") from error
-        counts.append({"method": method, "seed": seed, **_size(matched), **matched.counts})
+    for stored in run.match(pair_columns(data.pairs), handling, [*(methods or ()), *wanted], chosen):
+        method, seed, matched = stored.method, stored.seed, stored.matched
+        about_rows = {"config_hash": stored.config_hash, "superseded": list(stored.superseded)}
+        counts.append({"method": method, "seed": seed, **about_rows, **size_of(matched), **stored.counts})
         extra = _said(matched, handling)
         for protocol in protocols:
             metric = score_matched(matched, protocol)
             scores.setdefault((protocol.name, method), []).append(metric)
-            about = (TASK, method, BACKBONE, data.name, data.split, protocol.name)
+            about = (TASK, method, backbone, data.name, data.split, protocol.name)
             num_pairs = counts[-1]["pairs"]
             for name, value in metric.compute().items():
                 records.append(MetricRecord(*about, name, 100 * float(value), num_pairs, seed, extra))
             for row in (row for name in by for row in breakdown(matched, protocol, name)):
                 part = {"group": f"{row.by}={row.group}", **extra}
                 records.append(MetricRecord(*about, row.metric, row.value, row.num_pairs, seed, part))
-    comparisons: list[dict[str, Any]] = []
-    for protocol in protocols:
-        for method in wanted if against else ():
-            if method != against:
-                pair = scores[protocol.name, method], scores[protocol.name, str(against)]
-                comparisons += _compare(protocol, data.name, method, str(against), *pair)
-    return Scores(records, comparisons, counts)
-
-
-def load_data(name: str, options: dict[str, object]) -> PairDataset:
-    """The pairs of ``configs/data/<name>.yaml`` with options changed.
-
-    Raises:
-        UnknownNameError: no such data set.
-        DataError: it has no pairs.
-    """
-    data = instantiate(load_option("data", name), **options)
-    if not isinstance(data, PairDataset) or not data.pairs:
-        raise DataError(
-            f"expected a data set with pairs, found none in {name!r}; choose another or its options"
+    if not counts:
+        raise ProtocolError(
+            f"expected predictions of these {len(data.pairs)} pairs in {str(run.folder)!r}, found those of "
+            "other pairs alone: choose the data that they were made on"
         )
-    return data
+    if against and against not in {method for _, method in scores}:
+        raise ProtocolError(
+            f"expected predictions of {against!r} for these pairs, found those of others alone"
+        )
+    comparisons: list[dict[str, Any]] = []
+    for protocol in protocols if against else ():
+        for method in dict.fromkeys(method for _, method in scores if method != against):
+            pair = scores[protocol.name, method], scores[protocol.name, str(against)]
+            comparisons += _compare(protocol, data.name, method, str(against), *pair)
+    return Scores(records, comparisons, counts)
 
 
 def load_protocols(names: Sequence[str]) -> list[PointProtocol]:
@@ -146,14 +134,8 @@ def load_protocols(names: Sequence[str]) -> list[PointProtocol]:
     return found
 
 
-def _methods_and_seeds(table: pa.Table, methods: Sequence[str]) -> Iterator[tuple[str, int, pa.Table]]:
-    for method in methods:
-        rows = table.filter(pc.equal(table["method"], method))
-        for seed in sorted(set(rows["seed"].to_pylist())):
-            yield method, seed, rows.filter(pc.equal(rows["seed"], seed))
-
-
-def _size(matched: Matched) -> dict[str, int]:
+def size_of(matched: Matched) -> dict[str, int]:
+    """How many pairs and points are scored."""
     return {
         "pairs": len(set(matched.columns.owner[matched.scored].tolist())),
         "points": int(matched.scored.sum()),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,10 @@ from diffcorr.types import UInt8Image
 
 Mask = npt.NDArray[np.int64]
 """Segment ids >= 0 of an image, shape (H, W), in no particular order; an id may have no pixel."""
+
+CountsFrom = Literal["image", "method", "labels"]
+"""Whence a method's number of segments: it finds it in the image, or is given the number that another method
+found, or the number of classes in the image's labels."""
 
 
 @runtime_checkable
@@ -29,8 +33,8 @@ class SegmentationMethod(Protocol):
         """Whether `segment` must be given a backbone."""
 
     @property
-    def needs_num_segments(self) -> bool:
-        """Whether `segment` must be given the number of segments."""
+    def counts_from(self) -> CountsFrom:
+        """Whence the number of segments; unless it is ``image``, `segment` must be given it."""
 
     def segment(
         self,
@@ -75,6 +79,6 @@ def require_num_segments(
         found = "none" if num_segments is None else len(num_segments)
         raise DiffcorrError(
             f"{method} expects a number of segments for each of {len(images)} images, found {found}; "
-            "run a method that finds it first and pass its counts"
+            "pass the number that another method found, or that of the image's classes"
         )
     return num_segments

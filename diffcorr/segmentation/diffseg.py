@@ -2,132 +2,117 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from diffcorr.attention.capture import capture
-from diffcorr.attention.mean import MeanAttention
-from diffcorr.backbones.base import Backbone, LayerSpec
-from diffcorr.data.geometry import frame, image_size, image_to_tensor
-from diffcorr.errors import BackboneError, DiffcorrError, UnknownNameError
-from diffcorr.segmentation.aggregate import aggregate, mean_by_side
-from diffcorr.segmentation.base import Mask
-from diffcorr.segmentation.merge import MODES, Mode, anchor_grid, merge, threshold_list
-from diffcorr.segmentation.proposals import refine, suppress
-from diffcorr.types import UInt8Image
+from diffcorr.errors import DiffcorrError, UnknownNameError
+from diffcorr.segmentation.framing import Grid
+from diffcorr.segmentation.grouper import AttentionGrouper
+from diffcorr.segmentation.merge import MODES, Mode, anchor_distance, anchor_grid, merge, threshold_list
+from diffcorr.segmentation.proposals import nearest, refine, suppress
+from diffcorr.segmentation.reader import Graph
+from diffcorr.segmentation.tau import choose_tau
+
+Assign = Literal["highest", "nearest"]
+ASSIGN: tuple[Assign, ...] = ("highest", "nearest")
 
 
-@dataclass(frozen=True)
-class DiffSeg:
+@dataclass(frozen=True, kw_only=True)
+class DiffSeg(AttentionGrouper):
     """Zero-shot segments from one pass of a frozen diffusion model.
 
-    Args:
-        tau: threshold on the symmetric KL divergence in nats; a list gives one per iteration.
-        anchors: M; M x M maps start a proposal. More than the graph has are cut to its side.
+    Args, beside those of `AttentionGrouper`:
+        tau: threshold on the symmetric KL divergence in nats; a list gives one per iteration; ``auto``
+            chooses it for each image by `choose_tau`.
+        anchors: M; M x M maps start a proposal. More than a side of the graph has are cut to it.
         iterations: merging passes, ignored when `tau` is a list.
         mode: ``exact`` or ``reference``, see `diffcorr.segmentation.merge`.
         refine: K-means over all maps, from the proposals.
-        timestep: what the model is told of the noise, 0..999.
-        add_noise: whether noise of that timestep really is added; the authors add none.
-        layers: self-attention layers that are read, see `Backbone.resolve_layers`.
-        sides: resolutions that are used, e.g. [64, 32], or how many of the largest; by default all that
-            the layers have.
-        antialias: whether an image that shrinks to the model's side is low-passed; the authors do without.
-        seed: of the noise; the same noise for every image, so that images do not depend on their order.
+        assign: ``highest``: a pixel takes the proposal that is highest there, as in the paper, which favours
+            small segments, for every proposal sums to 1. ``nearest``: it takes the proposal that the
+            attention of its position is nearest to.
 
     Raises:
-        DiffcorrError: a value outside of its range, or an unknown mode.
+        DiffcorrError: a value outside of its range, or an unknown mode or assignment.
     """
 
     name: str = "diffseg"
-    tau: float | Sequence[float] = 0.9
+    tau: float | Sequence[float] | Literal["auto"] = 0.9
     anchors: int = 16
     iterations: int = 3
     mode: Mode = "exact"
     refine: bool = False
-    timestep: int = 300
-    add_noise: bool = False
-    layers: LayerSpec = "all"
-    sides: Sequence[int] | int | None = None
-    antialias: bool = True
-    seed: int = 0
-    needs_backbone = True
-    needs_num_segments = False
+    assign: Assign = "highest"
 
     def __post_init__(self) -> None:
-        threshold_list(self.tau, self.iterations)
-        if isinstance(self.sides, int) and self.sides < 1:
-            raise DiffcorrError(f"expected one or more sides, found sides={self.sides}; null uses all")
+        super().__post_init__()
+        if isinstance(self.tau, str) and self.tau != "auto":
+            raise DiffcorrError(f"expected tau as a number, a list of numbers or 'auto', found {self.tau!r}")
+        threshold_list(1.0 if isinstance(self.tau, str) else self.tau, self.iterations)
         if self.mode not in MODES:
             raise UnknownNameError("merging mode", self.mode, MODES)
-        if self.anchors < 1 or not 0 <= self.timestep <= 999:
-            raise DiffcorrError(
-                "expected one or more anchors and a timestep in 0..999, "
-                f"found anchors={self.anchors}, timestep={self.timestep}"
-            )
+        if self.assign not in ASSIGN:
+            raise UnknownNameError("assignment of pixels", self.assign, ASSIGN)
+        if self.anchors < 1:
+            raise DiffcorrError(f"expected one or more anchors, found {self.anchors}")
 
-    def segment(
-        self,
-        images: Sequence[UInt8Image],
-        *,
-        backbone: Backbone | None = None,
-        num_segments: Sequence[int] | None = None,
-    ) -> list[Mask]:
-        """Masks of as many segments as there are, see `SegmentationMethod.segment`.
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the graph: the authors' program is in double precision after its first pass."""
+        return torch.float64 if self.mode == "reference" else torch.float32
 
-        Images are stretched to the model's square; masks come back at their own size.
+    def cluster(self, values: Tensor, grid: Grid, num_segments: Sequence[int] | None = None) -> Tensor:
+        """Proposals (B, M*M, hw), or the maps nearest to each; see `AttentionGrouper.cluster`."""
+        return self._assigned(values, self.proposals(values, grid))
 
-        Raises:
-            BackboneError: no backbone.
-            LayerError: unknown layers, or attention that is no distribution.
-            UnknownNameError: a side that the layers do not have.
+    def proposals(self, maps: Tensor, grid: Grid, distance: Tensor | None = None) -> Tensor:
+        """Merge graphs (B, hw, hw) into proposals (B, M*M, hw), refined where asked; see `merge`.
+
+        Args:
+            maps: (B, hw, hw) affinity graphs.
+            grid: (h, w).
+            distance: of the anchors to all maps, where it is known already, see `anchor_distance`.
         """
-        if backbone is None:
-            raise BackboneError(f"{self.name} reads self-attention and needs a backbone; none was given")
-        graphs = self.affinity(images, backbone)
-        return [
-            self.group(graph, image.shape[:2]).cpu().numpy()
-            for graph, image in zip(graphs, images, strict=True)
-        ]
+        anchors = self.anchor_positions(grid)
+        if isinstance(self.tau, str):
+            _, proposals = choose_tau(
+                maps, anchors, iterations=self.iterations, mode=self.mode, distance=distance
+            )
+        else:
+            proposals = merge(
+                maps, anchors, self.tau, iterations=self.iterations, mode=self.mode, distance=distance
+            )
+        return refine(maps, proposals) if self.refine else proposals
 
     @torch.no_grad()
-    def affinity(self, images: Sequence[UInt8Image], backbone: Backbone) -> Tensor:
-        """The affinity graph of each image, (B, hw, hw); what a sweep over thresholds can keep."""
-        side = backbone.image_size
-        pixels = [image_to_tensor(image, frame(image_size(image), side), self.antialias) for image in images]
-        latents = backbone.encode(torch.stack(pixels).to(backbone.device, backbone.dtype))
-        if self.add_noise:
-            generator = torch.Generator().manual_seed(self.seed)
-            noise = torch.randn(latents.shape[1:], generator=generator).to(latents)
-            latents = backbone.add_noise(latents, noise.expand_as(latents), self.timestep)
-        with capture(backbone, self.layers, "self", variant=MeanAttention()) as maps:
-            backbone.denoise(latents, self.timestep, backbone.null_prompt())
-        by_side = mean_by_side(layer.tensor for layer in maps.values())
-        by_side = {s: by_side[s] for s in self._used(by_side)}
-        return aggregate(by_side, dtype=torch.float64 if self.mode == "reference" else torch.float32)
+    def sweep(
+        self, graph: Graph, size: tuple[int, int], taus: Sequence[float | Sequence[float]]
+    ) -> list[Tensor]:
+        """The masks (H, W) int64 of one image under several thresholds, each as `group` gives it.
 
-    def _used(self, known: Iterable[int]) -> list[int]:
-        """Which of the known resolutions are used."""
-        largest = sorted(known, reverse=True)
-        if self.sides is None or isinstance(self.sides, int):
-            return largest[: self.sides]
-        if unknown := [s for s in self.sides if s not in largest]:
-            raise UnknownNameError("attention resolution", unknown[0], largest)
-        return list(self.sides)
+        What does not depend on the threshold is computed once.
 
-    @torch.no_grad()
-    def group(self, graph: Tensor, size: tuple[int, int]) -> Tensor:
-        """Merge one graph (hw, hw) into a mask (H, W) int64 of proposals; one may have no pixel."""
-        return suppress(self.proposals(graph), size)
+        Args:
+            graph: what was read of the image, see `affinity`.
+            size: (H, W) of the masks.
+            taus: thresholds in nats; an inner list gives one per iteration.
+        """
+        maps = graph.values[None]
+        with torch.autocast(maps.device.type, enabled=False):
+            distance = anchor_distance(maps, self.anchor_positions(graph.grid), mode=self.mode)
+            masks = []
+            for tau in taus:
+                proposals = replace(self, tau=tau).proposals(maps, graph.grid, distance)
+                masks.append(suppress(self._assigned(maps, proposals), graph.grid, size, graph.box)[0])
+        return masks
 
-    def proposals(self, graph: Tensor) -> Tensor:
-        """Merge one graph (hw, hw) into proposals (K, hw), refined where asked."""
-        side = round(len(graph) ** 0.5)
-        anchors = anchor_grid(side, min(self.anchors, side)).to(graph.device)
-        # distances are small differences of large sums, which a trainer's low precision would swallow
-        with torch.autocast(graph.device.type, enabled=False):
-            proposals = merge(graph, anchors, self.tau, iterations=self.iterations, mode=self.mode)
-            return refine(graph, proposals) if self.refine else proposals
+    def anchor_positions(self, grid: Grid) -> Tensor:
+        """Flat positions of the anchors on a graph of that grid."""
+        return anchor_grid(grid, (min(self.anchors, grid[0]), min(self.anchors, grid[1])))
+
+    def _assigned(self, maps: Tensor, proposals: Tensor) -> Tensor:
+        return nearest(maps, proposals) if self.assign == "nearest" else proposals

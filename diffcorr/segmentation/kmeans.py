@@ -67,6 +67,36 @@ def plus_plus(points: Tensor, num_clusters: int, generator: torch.Generator) -> 
     return points[chosen]
 
 
+def best_kmeans(
+    points: Tensor, num_clusters: int, *, restarts: int = 4, max_iterations: int = 300, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """The tightest of several clusterings from k-means++ starts, the first of equals.
+
+    Args:
+        points: (N, D).
+        num_clusters: K, at most N.
+        restarts: number of starts.
+        max_iterations: Lloyd's iterations of each start.
+        seed: of the starts.
+
+    Returns:
+        labels (N,) int64 in 0..K-1, and centres (K, D).
+
+    Raises:
+        DiffcorrError: more clusters than points, or none; no start.
+    """
+    if restarts < 1:
+        raise DiffcorrError(f"expected one or more restarts of K-means, found {restarts}")
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for _ in range(restarts):
+        starts = plus_plus(points, num_clusters, generator)
+        labels, centres = kmeans(points, starts, max_iterations=max_iterations)
+        found.append((inertia(points, labels, centres), labels, centres))
+    _, labels, centres = min(found, key=lambda run: run[0])
+    return labels, centres
+
+
 def inertia(points: Tensor, labels: Tensor, centres: Tensor) -> float:
     """Sum of squared distances of the points (N, D) to their own centre."""
     return float((points - centres[labels]).square().sum())

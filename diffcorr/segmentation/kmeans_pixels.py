@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from diffcorr.backbones.base import Backbone
-from diffcorr.segmentation.base import Mask, require_num_segments
-from diffcorr.segmentation.kmeans import inertia, kmeans, plus_plus
+from diffcorr.segmentation.base import CountsFrom, Mask, require_num_segments
+from diffcorr.segmentation.kmeans import best_kmeans
 from diffcorr.types import UInt8Image
 
 
@@ -32,7 +33,7 @@ class KMeansPixels:
     max_iterations: int = 100
     seed: int = 0
     needs_backbone = False
-    needs_num_segments = True
+    counts_from: ClassVar[CountsFrom] = "method"
 
     def segment(
         self,
@@ -53,15 +54,10 @@ class KMeansPixels:
 
     def _cluster(self, image: UInt8Image, num_segments: int) -> Mask:
         points = self._features(image)
-        generator = torch.Generator().manual_seed(self.seed)
-        best, tightest = None, float("inf")
-        for _ in range(self.restarts):
-            starts = plus_plus(points, num_segments, generator)
-            labels, centres = kmeans(points, starts, max_iterations=self.max_iterations)
-            if (spread := inertia(points, labels, centres)) < tightest:
-                best, tightest = labels, spread
-        assert best is not None
-        return best.view(image.shape[:2]).numpy()
+        labels, _ = best_kmeans(
+            points, num_segments, restarts=self.restarts, max_iterations=self.max_iterations, seed=self.seed
+        )
+        return labels.view(image.shape[:2]).numpy()
 
     def _features(self, image: UInt8Image) -> Tensor:
         height, width = image.shape[:2]

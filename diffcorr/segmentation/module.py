@@ -37,7 +37,7 @@ class SegmentationModule(LightningModule):
         super().__init__()
         if method.needs_backbone and backbone is None:
             raise BackboneError(f"{method.name} needs a backbone; none was given")
-        if method.needs_num_segments and num_segments is None:
+        if method.counts_from != "image" and num_segments is None:
             raise DiffcorrError(f"{method.name} needs the number of segments of every image; none was given")
         self.method = method
         self.backbone = backbone

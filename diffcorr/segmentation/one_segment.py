@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from diffcorr.backbones.base import Backbone
-from diffcorr.segmentation.base import Mask
+from diffcorr.segmentation.base import CountsFrom, Mask
 from diffcorr.types import UInt8Image
 
 
@@ -18,7 +19,7 @@ class OneSegment:
 
     name: str = "one_segment"
     needs_backbone = False
-    needs_num_segments = False
+    counts_from: ClassVar[CountsFrom] = "image"
 
     def segment(
         self,

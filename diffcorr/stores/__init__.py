@@ -6,7 +6,7 @@ none; no format here can execute code.
 
 from diffcorr.stores.embeddings import EmbeddingStore
 from diffcorr.stores.masks import MaskStore
-from diffcorr.stores.predictions import PredictionStore, read_predictions
+from diffcorr.stores.predictions import PredictionStore, configurations, read_predictions
 from diffcorr.stores.records import MetricRecord, read_records, write_records
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "MaskStore",
     "MetricRecord",
     "PredictionStore",
+    "configurations",
     "read_predictions",
     "read_records",
     "write_records",

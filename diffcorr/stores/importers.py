@@ -17,7 +17,6 @@ is not finite or a second prediction of a keypoint is a one-line error that name
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import math
@@ -32,6 +31,7 @@ from diffcorr.types import PointPrediction
 
 REQUIRED = ("pair_id", "keypoint", "x", "y")
 OPTIONAL = ("confidence", "seed")
+CONFIGURATION = "import"
 
 Row = tuple[str, Mapping[str, Any]]
 """Where it stands in the file, in words, and its values by column."""
@@ -42,7 +42,7 @@ def import_predictions(
 ) -> int:
     """Add the predictions in a file to a store.
 
-    Imported rows have no query id, and ``import-`` and the hash of the file as their configuration.
+    Imported rows have no query id, and ``import`` as their configuration: several files make one method.
 
     Args:
         file: ``.csv`` or ``.json``, in UTF-8.
@@ -55,15 +55,15 @@ def import_predictions(
 
     Raises:
         StoreError: the file cannot be read or breaks a rule of this module, the store has one of its
-            predictions already, or cannot be written. The store is then as it was.
+            predictions already or a run's own under that name, or cannot be written. The store is then as
+            it was.
     """
     path = Path(file)
     if not method.strip():
         raise StoreError("expected the name of the method that made the predictions, found none: name it")
     if seed < 0:
         raise StoreError(f"expected a seed from 0, found {seed}: choose another")
-    content = _content(path)
-    rows = list(_rows(path, content))
+    rows = list(_rows(path, _content(path)))
     if not rows:
         raise StoreError(f"expected one or more predictions in {str(path)!r}, found none")
     by_seed: dict[int, list[PointPrediction]] = {}
@@ -80,9 +80,13 @@ def import_predictions(
         by_seed.setdefault(number, []).append(prediction)
     # one shard, written when all rows have been accepted
     target = PredictionStore(store, rows_per_shard=len(rows) + 1)
-    config_hash = f"import-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+    if set(target.read(method)["config_hash"].to_pylist()) - {CONFIGURATION}:
+        raise StoreError(
+            f"expected a name that no method of {str(store)!r} has, found {method!r}, whose predictions are "
+            "a run's own: import under another name"
+        )
     for number, predictions in sorted(by_seed.items()):
-        target.add(method, number, predictions, config_hash)
+        target.add(method, number, predictions, CONFIGURATION)
     target.flush()
     return len(rows)
 

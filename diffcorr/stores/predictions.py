@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -39,42 +40,40 @@ SCHEMA = pa.schema(
         ),
     ]
 )
-"""One row per (method, seed, pair, keypoint); x and y in pixels of the original target image."""
+"""One row per (method, seed, config_hash, pair, keypoint); x and y in pixels of the original target image."""
 
 _ADDED_LATER = {"round_points"}
 """Columns that old shards lack; they are read as null."""
 
-Key = tuple[str, int, str, str]
-"""(method, seed, pair id, keypoint), what identifies a row."""
+Key = tuple[str, int, str, str, str]
+"""(method, seed, configuration, pair id, keypoint), what identifies a row."""
+
+_MARK = "newest"
+"""How files begin that say which configuration was used, as shards begin with ``predictions``."""
 
 
 class PredictionStore(AbstractContextManager["PredictionStore"]):
     """Append-only store of :class:`~diffcorr.types.PointPrediction` rows in parquet shards.
 
+    A method that runs again with other settings adds the rows of another configuration; those of the
+    first stay, and a reader has to say which it means (:func:`configurations` tells the newest).
+
     Args:
         folder: where the shards lie; created where missing.
-        on_duplicate: what a second prediction of the same method, seed, pair and keypoint means:
-            ``"error"`` refuses it, ``"replace"`` lets the last one written win.
         rows_per_shard: a full buffer of this many rows is flushed by itself.
 
     Raises:
         StoreError: the folder cannot be written, or a shard in it is damaged.
     """
 
-    def __init__(
-        self,
-        folder: str | os.PathLike[str],
-        on_duplicate: Literal["error", "replace"] = "error",
-        rows_per_shard: int = 512,
-    ) -> None:
+    def __init__(self, folder: str | os.PathLike[str], rows_per_shard: int = 512) -> None:
         self.folder = writable_folder(folder)
-        self.on_duplicate = on_duplicate
         self.rows_per_shard = rows_per_shard
         self._buffer: list[dict[str, Any]] = []
         self._keys = set(_keys(self._load()))
 
     def __len__(self) -> int:
-        """How many (method, seed, pair, keypoint) this store has seen."""
+        """How many (method, seed, configuration, pair, keypoint) this store has seen."""
         return len(self._keys)
 
     def __exit__(
@@ -86,10 +85,10 @@ class PredictionStore(AbstractContextManager["PredictionStore"]):
         self.flush()
 
     def add(self, method: str, seed: int, predictions: Iterable[PointPrediction], config_hash: str) -> None:
-        """Keep the predictions of one method under one seed; all of them or, on an error, none.
+        """Keep the predictions of one method, seed and configuration; all of them or, on an error, none.
 
         Raises:
-            StoreError: a prediction is there already (see ``on_duplicate``) or is not finite.
+            StoreError: a prediction is there already, or is not finite.
         """
         rows: list[dict[str, Any]] = [
             {
@@ -115,10 +114,10 @@ class PredictionStore(AbstractContextManager["PredictionStore"]):
         ]
         new: set[Key] = set()
         for row in rows:
-            key = (method, int(seed), row["pair_id"], row["keypoint"])
+            key = (method, int(seed), config_hash, row["pair_id"], row["keypoint"])
             if not (math.isfinite(row["x"]) and math.isfinite(row["y"])):
                 raise StoreError(f"expected finite points, found ({row['x']}, {row['y']}) for {_say(key)}")
-            if self.on_duplicate == "error" and (key in self._keys or key in new):
+            if key in self._keys or key in new:
                 raise StoreError(_duplicate(key, self.folder))
             new.add(key)
         self._keys |= new
@@ -135,28 +134,54 @@ class PredictionStore(AbstractContextManager["PredictionStore"]):
         write_atomic(path, lambda to: pq.write_table(table, to))
         self._buffer.clear()
 
-    def read(self, method: str | None = None, seed: int | None = None) -> pa.Table:
-        """All rows (of one method, of one seed) with the columns of :data:`SCHEMA`.
+    def renew(self, method: str, seed: int, config_hash: str) -> None:
+        """Make a configuration the newest of its method and seed, where another one was written later.
+
+        For a run that finds all its predictions stored although a run of other settings came between.
+        """
+        self.flush()
+        if configurations(self.folder).get((method, int(seed)), [config_hash])[-1] == config_hash:
+            return
+        mark = json.dumps({"method": method, "seed": int(seed), "config_hash": config_hash})
+        path = self.folder / f"{_MARK}-{unique_name()}.json"
+        write_atomic(path, lambda to: to.write_text(mark + "\n", encoding="utf-8"))
+
+    def read(
+        self, method: str | None = None, seed: int | None = None, config_hash: str | None = None
+    ) -> pa.Table:
+        """All rows (of one method, seed or configuration) with the columns of :data:`SCHEMA`.
+
+        A row that several writers added alike is read once.
 
         Raises:
-            StoreError: two shards hold the same row (several writers) and ``on_duplicate`` is
-                ``"error"``.
+            StoreError: several writers added other points for the same row.
         """
         self.flush()
         table = self._load()
-        if method is not None:
-            table = table.filter(pc.equal(table["method"], method))
-        if seed is not None:
-            table = table.filter(pc.equal(table["seed"], seed))
-        last: dict[Key, int] = {}
-        for row, key in enumerate(_keys(table)):
-            if key in last and self.on_duplicate == "error":
+        for name, value in (("method", method), ("seed", seed), ("config_hash", config_hash)):
+            if value is not None:
+                table = table.filter(pc.equal(table[name], value))
+        table = once(table)
+        seen: set[Key] = set()
+        for key in _keys(table):
+            if key in seen:
                 raise StoreError(_duplicate(key, self.folder))
-            last[key] = row
-        return table if len(last) == len(table) else table.take(sorted(last.values()))
+            seen.add(key)
+        return table
 
-    def predictions(self, method: str, seed: int) -> list[PointPrediction]:
-        """The predictions of one method under one seed, in the order in which they were added."""
+    def predictions(self, method: str, seed: int, config_hash: str | None = None) -> list[PointPrediction]:
+        """The predictions of one method, seed and configuration, in the order in which they were added.
+
+        Raises:
+            StoreError: ``config_hash`` is None and there are several configurations.
+        """
+        table = self.read(method, seed, config_hash)
+        found = table["config_hash"].unique().to_pylist()
+        if len(found) > 1:
+            raise StoreError(
+                f"expected one configuration of {method!r}, seed {seed}, in {str(self.folder)!r}, found "
+                f"{', '.join(found)}: name one as config_hash"
+            )
         return [
             PointPrediction(
                 pair_id=row["pair_id"],
@@ -168,13 +193,12 @@ class PredictionStore(AbstractContextManager["PredictionStore"]):
                 layer_points={point["layer"]: (point["x"], point["y"]) for point in row["layer_points"]},
                 round_points={p["round"]: (p["x"], p["y"]) for p in row["round_points"] or ()},
             )
-            for row in self.read(method, seed).to_pylist()
+            for row in table.to_pylist()
         ]
 
     def pair_ids(self, method: str, seed: int, config_hash: str) -> set[str]:
         """The pairs that this method, seed and configuration have predicted: what a resumed run skips."""
-        table = self.read(method, seed)
-        return set(table.filter(pc.equal(table["config_hash"], config_hash))["pair_id"].to_pylist())
+        return set(self.read(method, seed, config_hash)["pair_id"].to_pylist())
 
     def _load(self) -> pa.Table:
         return pa.concat_tables([SCHEMA.empty_table(), *map(_read_shard, _shards(self.folder))])
@@ -201,6 +225,37 @@ def read_predictions(folder: str | os.PathLike[str], columns: Sequence[str] | No
     return pa.concat_tables([_read_shard(path, columns) for path in shards])
 
 
+def configurations(folder: str | os.PathLike[str]) -> dict[tuple[str, int], list[str]]:
+    """The configurations of each (method, seed) in a store, the one that was used last at the end.
+
+    Raises:
+        StoreError: a shard is damaged.
+    """
+    names = ("method", "seed", "config_hash")
+    newest: dict[tuple[str, int], dict[str, None]] = {}
+    files = [*_shards(Path(folder)), *Path(folder).glob(f"{_MARK}-*.json")]
+    for path in sorted(files, key=lambda path: path.stem.partition("-")[2]):  # by time of writing
+        if path.suffix == ".json":
+            mark = json.loads(path.read_text(encoding="utf-8"))
+            rows = [tuple(mark[name] for name in names)]
+        else:
+            columns = _read_shard(path, names).to_pydict()
+            rows = list(dict.fromkeys(zip(*(reversed(columns[name]) for name in names), strict=True)))[::-1]
+        for method, seed, config_hash in rows:
+            known = newest.setdefault((method, seed), {})
+            known.pop(config_hash, None)  # what is used again moves to the end
+            known[config_hash] = None
+    return {key: list(known) for key, known in newest.items()}
+
+
+def once(table: pa.Table) -> pa.Table:
+    """The rows without those that repeat an earlier one: same key, same point, to the last bit."""
+    names = ["method", "seed", "config_hash", "pair_id", "keypoint", "x", "y"]
+    keys = table.select(names).append_column("row", pa.array(range(len(table)), pa.int64()))
+    first = keys.group_by(names, use_threads=False).aggregate([("row", "min")])["row_min"]
+    return table if len(first) == len(table) else table.take(first.sort())
+
+
 def _shards(folder: Path) -> list[Path]:
     return sorted(folder.glob("predictions-*.parquet"))
 
@@ -220,17 +275,17 @@ def _read_shard(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
 
 
 def _keys(table: pa.Table) -> list[Key]:
-    columns = [table[name].to_pylist() for name in ("method", "seed", "pair_id", "keypoint")]
-    return list(zip(*columns, strict=True))
+    names = ("method", "seed", "config_hash", "pair_id", "keypoint")
+    return list(zip(*(table[name].to_pylist() for name in names), strict=True))
 
 
 def _say(key: Key) -> str:
-    method, seed, pair_id, keypoint = key
+    method, seed, _, pair_id, keypoint = key
     return f"method {method!r}, seed {seed}, pair {pair_id!r}, keypoint {keypoint!r}"
 
 
 def _duplicate(key: Key, folder: Path) -> str:
     return (
         f"expected each prediction once, found a second one of {_say(key)} in {str(folder)!r}: "
-        'choose another folder, or on_duplicate="replace"'
+        "choose another folder"
     )

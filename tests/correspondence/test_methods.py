@@ -14,14 +14,16 @@ from diffcorr.attention import MeanAttention
 from diffcorr.backbones import UNetBackbone
 from diffcorr.config import config_folder, config_hash, instantiate
 from diffcorr.correspondence import (
+    DIFT,
     Chance,
     ColourNN,
     CopyPosition,
     CorrespondenceMethod,
     PromptFit,
+    SeededDraws,
     build_method,
 )
-from diffcorr.correspondence.dift import nearest, sample
+from diffcorr.correspondence.features import cosine_maps, sample
 from diffcorr.errors import BackboneError, ImageError
 from diffcorr.stores.embeddings import EmbeddingStore
 from diffcorr.types import Pair, UInt8Image
@@ -54,8 +56,36 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> UNetBackbone:
     return UNetBackbone.from_pretrained(save_tiny_pipeline(tmp_path_factory.mktemp("model")))
 
 
+TINY_FEATURES = {  # by class, where weights would have to be at hand
+    "ViTFeatures": {
+        "weights": "random",
+        "layer": 1,
+        "architecture": {
+            "hidden_size": 16,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 32,
+        },
+    },
+    "VGGFeatures": {"weights": "random", "side": 32, "layer": "relu2_2"},
+}
+
+
+def shrink(config: DictConfig) -> None:
+    """Random weights at toy size for each source of features in a method's config."""
+    for node in config.values():
+        if isinstance(node, DictConfig) and "_target_" in node:
+            node.update(TINY_FEATURES.get(node._target_.rpartition(".")[2], {}))
+            if "patch_size" in node:
+                node.side = 4 * node.patch_size
+            if "grid" in node:
+                node.grid = 5
+            shrink(node)
+
+
 def build(name: str, backbone: UNetBackbone, seed: int = 0) -> CorrespondenceMethod:
     config = composed(name, seed)
+    shrink(config)
     if "fit" in config:  # the same code, but seconds
         config.fit.update({"steps": 3, "rounds": 2, "loss_resolution": 16})
         config.transfer.num_crops = 4 if config.transfer.crops == "grid" else 5
@@ -86,17 +116,16 @@ def test_a_point_outside_its_image(name: str, backbone: UNetBackbone) -> None:
         build(name, backbone).predict(pair_of(SOURCE, TARGET, ((48.5, 3.0),)), SOURCE, TARGET)
 
 
-def test_all_baselines_have_a_config() -> None:
-    wanted = {
-        "prompt_fit",
-        "prompt_fit_paper",
-        "prompt_fit_reference",
-        "dift",
-        "colour_nn",
-        "copy_position",
-        "chance",
-    }
-    assert wanted <= set(METHODS)
+def test_all_methods_have_a_config() -> None:
+    wanted = "prompt_fit prompt_fit_paper prompt_fit_reference packed prompt_fit_rerank "
+    wanted += "dift dino dinov2 dinov3 vgg fusion dift_mls dino_mls vgg_mls colour_nn copy_position chance"
+    assert set(wanted.split()) <= set(METHODS)
+
+
+def test_the_page_of_methods_names_every_config() -> None:
+    page = Path(__file__).parents[2] / "docs" / "methods.md"
+    rows = {line.split("`")[1] for line in page.read_text().splitlines() if line.startswith("| `")}
+    assert set(METHODS) <= rows
 
 
 def test_presets_differ_where_the_paper_and_the_program_do(backbone: UNetBackbone) -> None:
@@ -147,12 +176,47 @@ def test_dift_features_by_the_plain_route() -> None:
     wanted = torch.randn(3, 5, generator=torch.Generator().manual_seed(1))
     large = F.interpolate(features[None], size=(40, 40), mode="bilinear")[0]
     cosines = F.cosine_similarity(wanted[:, :, None, None], large[None], dim=1)
-    points, values = nearest(wanted, features, 40, rows=7)
-    best = cosines.flatten(1).argmax(1).tolist()
-    assert points == [(i % 40 + 0.5, i // 40 + 0.5) for i in best]
-    np.testing.assert_allclose(values, cosines.flatten(1).amax(1), rtol=1e-5)
+    torch.testing.assert_close(cosine_maps(wanted, features, 40, 40, rows=7), cosines)
     picked = sample(features, torch.tensor([[0.3125, 0.7125]]))  # the centre of pixel (12, 28)
     torch.testing.assert_close(picked[0], large[:, 28, 12])
+
+
+def test_dift_by_the_plain_route(backbone: UNetBackbone) -> None:
+    """Encode, add noise, take the up block's output, average, enlarge, compare: in the paper's words."""
+    method = build("dift", backbone)
+    assert isinstance(method, DIFT)
+    method.features.prompt = "a {category}"
+    large = []
+    for name, image in (("a", SOURCE), ("b", TARGET)):
+        pixels = torch.tensor(image).permute(2, 0, 1)[None].float() / 127.5 - 1
+        pixels = F.interpolate(pixels, (32, 32), mode="bilinear", antialias=True).clamp(-1, 1)
+        draws = SeededDraws("dift", 0, f"toy/{name}")
+        features = []
+        for draw in range(8):
+            latent = backbone.vae.encode(pixels).latent_dist.mean * 0.18215
+            noise = draws.noise(draw, tuple(latent.shape[1:]), "gaussian")
+            alpha = backbone.alphas_cumprod[261].float()
+            noisy = alpha.sqrt() * latent + (1 - alpha).sqrt() * noise
+            outputs: list[torch.Tensor] = []
+            hook = backbone.unet.up_blocks[1].register_forward_hook(
+                lambda m, a, out, to=outputs: to.append(out)
+            )
+            with torch.no_grad():
+                backbone.unet(noisy, 261, backbone.encode_prompt(["a fish"])[0])
+            hook.remove()
+            features.append(outputs[0][0])
+        mean = torch.stack(features).mean(0)
+        large.append(F.interpolate(mean[None], size=(32, 32), mode="bilinear")[0])
+    # the centres of pixels (7, 20) and (31, 2) of the square, in the source's own 48 x 40
+    points = tuple(((x + 0.5) * 48 / 32, (y + 0.5) * 40 / 32) for x, y in ((7, 20), (31, 2)))
+    found = method.predict(pair_of(SOURCE, TARGET, points), SOURCE, TARGET)
+    for prediction, (x, y) in zip(found, ((7, 20), (31, 2)), strict=True):
+        cosines = F.cosine_similarity(large[0][:, y, x, None, None], large[1], dim=0)
+        row, column = divmod(int(cosines.argmax()), 32)
+        assert (prediction.x, prediction.y) == pytest.approx(
+            ((column + 0.5) * 60 / 32, (row + 0.5) * 36 / 32)
+        )
+        assert prediction.confidence == pytest.approx(float(cosines.max()), rel=1e-4)
 
 
 def test_dift_finds_the_same_picture_again(backbone: UNetBackbone) -> None:

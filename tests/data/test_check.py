@@ -141,7 +141,7 @@ def test_the_command_fails_with_one_line(tmp_path: Path, capsys: pytest.CaptureF
         ),
         (["check", "spair", str(tmp_path / "nowhere")], "found no such folder"),
         (["check", "cub", str(folder)], "expected images.txt and"),
-        (["check", "spare", str(folder)], "known: cub, own_pairs, pf_pascal, pf_willow, spair"),
+        (["check", "spare", str(folder)], "own_pairs, pascal_voc, pf_pascal, pf_willow, spair"),
         (["unpack", str(folder), str(tmp_path)], "found no file"),
     ):
         assert main(["data", *words]) == 1

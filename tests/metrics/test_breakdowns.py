@@ -15,10 +15,11 @@ from diffcorr.metrics import (
     match_points,
     pair_columns,
     pck_curve,
+    resample_scores,
     score_matched,
     score_points,
 )
-from diffcorr.metrics.groupings import mirrored_name
+from diffcorr.metrics.groupings import mirrored_name, part_name
 from diffcorr.types import Pair, PointPrediction
 from tests.helpers import protocol_reference
 from tests.helpers.protocol_reference import make_pair, random_pairs
@@ -101,6 +102,24 @@ def test_look_alikes_by_name(name: str, other: str | None):
         assert mirrored_name(other) == name
 
 
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("left_eye", "eye"),
+        ("rightEye", "eye"),
+        ("Right Wing", "wing"),
+        ("front-l-wheel", "front_wheel"),
+        ("Front_R_Wheel", "front_wheel"),
+        ("beak", "beak"),
+        ("tail_light", "tail_light"),
+        ("LEFT", "LEFT"),
+        ("left_right_edge", "left_right_edge"),
+    ],
+)
+def test_what_a_keypoint_is_whatever_its_side(name: str, part: str):
+    assert part_name(name) == part
+
+
 def faces(**changes) -> list[Pair]:
     points = ((10.0, 10.0), (50.0, 10.0), (30.0, 60.0))
     names = ("left_eye", "right_eye", "chin")
@@ -132,6 +151,18 @@ def test_the_geometry_aware_subset_needs_both_of_the_two():
     }
     with pytest.raises(ProtocolError, match="names that tell sides"):
         breakdown(MATCHED, "standard", "geometry")
+
+
+def test_parts_join_sides_and_categories():
+    cat, dog = faces(), [dataclasses.replace(p, pair_id=f"d{p.pair_id}", category="dog") for p in faces()]
+    wrong = {("pair0", "left_eye"), ("dpair1", "chin")}
+    assert values([*cat, *dog], found([*cat, *dog], wrong), "part") == {
+        "part=eye": (pytest.approx(100 * 5 / 6), 6),
+        "part=chin": (75.0, 4),
+    }
+    numbered = [dataclasses.replace(p, keypoints=tuple("012"[: len(p.keypoints)])) for p in cat]
+    with pytest.raises(ProtocolError, match="found the number 0"):
+        values(numbered, found(numbered, set()), "part")
 
 
 def test_visible_and_occluded():
@@ -220,6 +251,42 @@ def test_an_interval_is_of_the_protocols_own_average(protocol: str):
     low, high = np.quantile(differences, [0.025, 0.975])
     assert (interval.low, interval.high) == pytest.approx((low, high))
     assert interval.difference > 0
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_intervals_of_scores_are_of_each_protocols_own_average(together: bool):
+    """As above; all entries are drawn at once, which changes nothing."""
+    worse = [dataclasses.replace(p, x=p.x + 25 * (n % 2)) for n, p in enumerate(PREDICTIONS)]
+    wanted = [(points, name) for points in (PREDICTIONS, worse) for name in ("standard", "sd_dino", "dift")]
+    entries = [(score_points(points, PAIRS, name), "pck@0.10") for points, name in wanted]
+    groups = [entries] if together else [[entry] for entry in entries]
+    found = []
+    for group in groups:
+        drawn = resample_scores(group, num_resamples=50, seed=3)
+        found += [drawn.estimate(number) for number in range(len(group))]
+    draws = np.random.default_rng(3).multinomial(60, np.full(60, 1 / 60), 50)
+    for estimate, (points, name) in zip(found, wanted, strict=True):
+        values = []
+        for weights in draws:
+            pairs = [pair for pair, weight in zip(PAIRS, weights, strict=True) for _ in range(weight)]
+            values.append(protocol_reference.pck(name, pairs, points)["pck@0.10"])
+        low, high = np.quantile(values, [0.025, 0.975])
+        assert (estimate.low, estimate.high) == pytest.approx((low, high))
+        assert estimate.value == pytest.approx(protocol_reference.pck(name, PAIRS, points)["pck@0.10"])
+        assert estimate.times(100).high == pytest.approx(100 * high)
+
+
+def test_scores_of_other_pairs_are_not_drawn_together():
+    some = PAIRS[:30]
+    with pytest.raises(ProtocolError, match="found 60 items under 'standard' and 30 under 'dift'"):
+        resample_scores(
+            [
+                (score_points(PREDICTIONS, PAIRS), "pck@0.10"),
+                (score_points(PREDICTIONS, some, "dift"), "pck@0.10"),
+            ]
+        )
+    with pytest.raises(UnknownNameError, match=r"unknown metric 'pck@0.3'; known: pck@0\.10"):
+        resample_scores([(score_points(PREDICTIONS, PAIRS), "pck@0.3")])
 
 
 def test_several_seeds_are_compared_by_their_mean():

@@ -7,21 +7,26 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from diffcorr.metrics import PCK, POINT_PROTOCOLS, SegmentationScore, pair_columns
+from diffcorr.metrics import MASK_PROTOCOLS, PCK, POINT_PROTOCOLS, SegmentationScore, pair_columns
 from tests.helpers import protocol_reference
 
 
 def update(rank: int, world: int, num_items: int = 5) -> dict[str, torch.Tensor]:
     """Scores of items shared out in turns; the last rank repeats item 0 as padding."""
     generator = torch.Generator().manual_seed(0)
-    pck, masks = PCK(), SegmentationScore(3)
+    pck = PCK()
+    masks = {name: SegmentationScore(3, name, background=1) for name in MASK_PROTOCOLS}
     for index in range(num_items):
         pred, target = torch.rand(2, 4, 2, generator=generator) * 10
+        # the last image has ids that no other has, so that processes know of different numbers of them
         mask, label = torch.randint(0, 3, (2, 8, 8), generator=generator)
+        mask = mask + 4 * (index == num_items - 1)
         if index % world == rank or (rank == world - 1 and index == 0):
             pck.update(pred, target, 30.0, index)
-            masks.update(mask, label, index)
-    return {**pck.compute(), **masks.compute()}
+            for metric in masks.values():
+                metric.update(mask, label, index)
+    scores = {f"{n}/{key}": value for n, m in masks.items() for key, value in m.compute().items()}
+    return {**pck.compute(), **scores}
 
 
 def update_in_batches(rank: int, world: int) -> dict[str, torch.Tensor]:

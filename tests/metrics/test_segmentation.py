@@ -70,8 +70,8 @@ def test_numbering_of_segments_does_not_matter(case: str):
 
 
 def test_the_original_accounting_blames_absent_classes_for_surplus_segments():
-    label = torch.tensor([[0, 0, 0, 0]])
-    mask = torch.tensor([[0, 0, 1, 2]])
+    label = torch.zeros(4, 4, dtype=torch.long)
+    mask = torch.tensor([0, 0, 1, 2]).repeat(4, 1)
     assert score([(mask, label)], 3, "per_image")["miou"] == 0.5
     assert score([(mask, label)], 3, "diffseg_512")["miou"] == pytest.approx(0.5 / 3)
 
@@ -97,8 +97,8 @@ def test_survives_pickling():
 
 def test_errors_name_what_was_expected():
     mask = torch.zeros(2, 2, dtype=torch.long)
-    with pytest.raises(UnknownNameError, match="known: per_image, diffseg_512"):
-        SegmentationScore(3, "global")
+    with pytest.raises(UnknownNameError, match="known: per_image, global, diffseg_512"):
+        SegmentationScore(3, "stego")
     with pytest.raises(ProtocolError, match="one shape"):
         SegmentationScore(3).update(mask, torch.zeros(3, 2, dtype=torch.long), 0)
     with pytest.raises(ProtocolError, match="integer segment ids"):

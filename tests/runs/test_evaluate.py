@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -11,8 +12,12 @@ from PIL import Image
 from diffcorr.config import compose
 from diffcorr.data.partworld import PartWorldPairs, PartWorldSegmentation
 from diffcorr.errors import DataError, DiffcorrError, StoreError, UnknownNameError
+from diffcorr.metrics import POINT_PROTOCOLS, match_points, pair_columns
+from diffcorr.runs.correspondence import correspondence_records
 from diffcorr.runs.evaluate import evaluate
 from diffcorr.runs.train import fit
+from diffcorr.types import PointPrediction
+from tests.helpers.protocol_reference import make_pair
 from tests.helpers.tiny_models import save_tiny_pipeline
 
 KEYS = {"task", "method", "backbone", "dataset", "split", "protocol", "metric", "value", "num_items", "seed"}
@@ -31,13 +36,13 @@ def options(toy, folder, *more):
 
 def correspondence(toy, folder, *more):
     fast = ["data.num_pairs=2", "method.fit.steps=2", "method.fit.rounds=1", "method.transfer.num_crops=4"]
-    where = [f"embeddings_root={folder.parent}/embeddings", "num_figures=1", "num_heatmaps=1"]
+    where = [f"embeddings_root={folder.parent}/embeddings", "num_figures=1", "num_heatmaps=1", "report=false"]
     return compose("eval", options(toy, folder, *fast, *where, *more))
 
 
 def test_correspondence_leaves_a_complete_run_folder(toy, tmp_path):
     run = tmp_path / "run"
-    evaluate(correspondence(toy, run, "seeds=[0,1]"))
+    evaluate(correspondence(toy, run, "seeds=[0,1]", "report=true"))
     records = json.loads((run / "metrics.json").read_text())
     assert all(set(r) >= KEYS for r in records)
     overall = [r for r in records if "group" not in r and r["metric"] == "pck@0.10"]
@@ -51,6 +56,14 @@ def test_correspondence_leaves_a_complete_run_folder(toy, tmp_path):
     assert (run / "report.md").read_text().count("prompt_fit") == 1
     for name in ("scores", "matches", "heatmaps"):
         assert list((run / "figures").rglob(f"*{name}*"))
+    assert {p.name for p in (run / "report").iterdir()} == {
+        *("report.md", "report.html", "protocols.md", "protocols.json", "figures")
+    }
+    (chapter,) = json.loads((run / "report" / "protocols.json").read_text())["data"]
+    stored = {(row["method"], row["protocol"]) for row in chapter["scores"]}
+    assert stored == {(m, p) for m in methods for p in POINT_PROTOCOLS}
+    rounds = pq.ParquetDataset(run / "predictions").read(["method", "round_points"]).to_pylist()
+    assert {len(row["round_points"]) for row in rounds if row["method"] == "prompt_fit"} == {1}
 
     # an independent PCK from the stored rows
     table = pq.ParquetDataset(run / "predictions").read().to_pylist()
@@ -71,6 +84,31 @@ def test_correspondence_leaves_a_complete_run_folder(toy, tmp_path):
             ]
             shares.append(np.mean(hits))
         assert record["value"] == pytest.approx(100 * np.mean(shares))
+
+
+def test_runs_with_other_settings_share_a_folder(toy, tmp_path, caplog):
+    """Predictions of both stay; the scores are those of the last, also where nothing was predicted."""
+    caplog.set_level("INFO", logger="diffcorr")
+    run = tmp_path / "run"
+    found = {}
+    for alone in ("method.ensemble=1", "method.ensemble=2", "method.ensemble=1"):
+        settings = ["method=dift", "baselines=[dift]", "report=true", alone]
+        evaluate(compose("eval", options(toy, run, "data.num_pairs=2", "num_figures=0", *settings)))
+        records = json.loads((run / "metrics.json").read_text())
+        values = {r["metric"]: r["value"] for r in records if "group" not in r}
+        (chapter,) = json.loads((run / "report" / "protocols.json").read_text())["data"]
+        for row in chapter["scores"]:
+            if row["protocol"] == "standard":
+                assert row["value"] == pytest.approx(values[row["metric"]], abs=0.01)
+        (stored,) = chapter["predictions"]
+        found.setdefault(alone, []).append((stored["config_hash"], values))
+    first, again = found["method.ensemble=1"]
+    assert first == again
+    assert first[0] != found["method.ensemble=2"][0][0]
+    assert stored["superseded"] == [found["method.ensemble=2"][0][0]]
+    assert caplog.text.count("2 to predict") == 2
+    assert "another of that name ran already, left out" in caplog.text
+    assert "the newest of 2 configurations, counts" in caplog.text
 
 
 def test_a_second_run_fits_and_predicts_nothing_again(toy, tmp_path, caplog):
@@ -95,6 +133,40 @@ def test_a_second_run_fits_and_predicts_nothing_again(toy, tmp_path, caplog):
     evaluate(correspondence(toy, tmp_path / "run", "baselines=[]"))
     assert "2 pairs stored, 0 to predict" in caplog.text
     assert (tmp_path / "run" / "metrics.json").read_text() == first
+
+
+@pytest.mark.parametrize(
+    ("protocol", "bird", "cat", "turned"),
+    [
+        # bird: 1 of 1 and 0 of 3 right, cat: 2 of 2; the second bird and the cat are turned
+        ("standard", (1 + 0) / 2, 1, (0 + 1) / 2),
+        ("per_point", 1 / 4, 1, 2 / 5),
+        ("per_category", 1 / 4, 1, (0 / 3 + 2 / 2) / 2),
+        ("geoaware", (1 + 0) / 2, 1, (0 + 1) / 2),
+    ],
+)
+def test_groups_are_averaged_as_their_protocol_averages(protocol, bird, cat, turned):
+    pairs, predictions = [], []
+    for number, (category, right, wrong) in enumerate((("bird", 1, 0), ("bird", 0, 3), ("cat", 2, 0))):
+        names = ("a", "b", "c")[: right + wrong]
+        points = tuple((10.0 * n, 20.0) for n in range(len(names)))
+        changes = {"category": category, "keypoints": names, "tags": {"turned": int(number > 0)}}
+        pair = make_pair(number, source_points=points, target_points=points, **changes)
+        pairs.append(pair)
+        for n, (name, (x, y)) in enumerate(zip(names, points, strict=True)):
+            predictions.append(PointPrediction(pair.pair_id, name, "", x + 500 * (n >= right), y, 1.0))
+    data = SimpleNamespace(name="toy", split="test", pairs=pairs)
+    matched = match_points(pair_columns(pairs), predictions)
+    records = correspondence_records(matched, POINT_PROTOCOLS[protocol], "m", "b", data, 0)
+    found = {r.extra["group"]: r for r in records if r.extra and r.metric == "pck@0.10"}
+    assert {group: r.value for group, r in found.items()} == {
+        "category=bird": pytest.approx(100 * bird),
+        "category=cat": pytest.approx(100 * cat),
+        "turned=0": pytest.approx(100),
+        "turned=1": pytest.approx(100 * turned),
+    }
+    assert [found[group].num_items for group in ("category=bird", "category=cat", "turned=1")] == [2, 1, 2]
+    assert {r.extra["average"] for r in found.values()} == {POINT_PROTOCOLS[protocol].average}
 
 
 def test_segmentation_leaves_a_complete_run_folder(toy, tmp_path):

@@ -1,5 +1,6 @@
 """Every segmentation config builds a method that keeps the contract."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,8 @@ from diffcorr.segmentation import (
 CONFIGS = sorted(
     path.stem
     for path in (Path(config_folder()) / "method").glob("*.yaml")
-    if "diffcorr.segmentation" in path.read_text() or "diffseg" in path.stem
+    if "diffcorr.segmentation" in path.read_text()
+    or path.stem.startswith(("diffseg", "kmeans", "ncut"))  # built on another one
 )
 
 
@@ -47,7 +49,8 @@ class Toy:
 
 
 def test_the_configs_are_found():
-    assert {"diffseg", "diffseg_reference", "kmeans_pixels", "one_segment"} <= set(CONFIGS)
+    baselines = {"kmeans_pixels", "one_segment", "kmeans_c", "kmeans_s"}
+    assert {"diffseg", "diffseg_reference", "diffseg_paper", "ncut", "ncut_kway"} | baselines <= set(CONFIGS)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -63,13 +66,37 @@ def test_contract(name: str, backbone: UNetBackbone):
         assert mask.dtype == np.int64
         assert mask.min() >= 0
         assert np.array_equal(image, copy)
-        if method.needs_num_segments:
+        if method.counts_from != "image":
+            assert count_segments(mask) <= count
+        if method.name == "kmeans_pixels":
             assert count_segments(mask) == count
     again = method.segment(images, backbone=backbone, num_segments=counts)
     alone = method.segment(images[1:2], backbone=backbone, num_segments=counts[1:2])
     assert all(np.array_equal(a, b) for a, b in zip(masks, again, strict=True))
     # float sums of a batch differ in the last digit, which may decide a pixel between two segments
     assert (alone[0] == masks[1]).mean() > 0.99
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_images_of_one_colour_and_of_one_pixel(name: str, backbone: UNetBackbone):
+    images = [
+        np.zeros((24, 40, 3), np.uint8),
+        np.full((9, 9, 3), 255, np.uint8),
+        np.ones((1, 1, 3), np.uint8),
+    ]
+    masks = build(name).segment(images, backbone=backbone, num_segments=[3, 1, 1])
+    for image, mask in zip(images, masks, strict=True):
+        assert mask.shape == image.shape[:2]
+        assert np.issubdtype(mask.dtype, np.integer)
+        assert 0 <= mask.min() <= mask.max() < 256
+
+
+@pytest.mark.parametrize("name", [n for n in CONFIGS if build(n).needs_backbone])
+@pytest.mark.parametrize("fit", ["crop", "letterbox", "native"])
+def test_every_grouper_takes_images_of_any_aspect(name: str, fit: str, backbone: UNetBackbone):
+    method = replace(build(name), fit=fit)
+    masks = method.segment(random_images(), backbone=backbone, num_segments=[3, 2, 5])
+    assert [mask.shape for mask in masks] == [image.shape[:2] for image in random_images()]
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -9,6 +9,7 @@ import pytest
 from diffcorr.errors import StoreError
 from diffcorr.stores import PredictionStore
 from diffcorr.stores.importers import import_predictions
+from diffcorr.types import PointPrediction
 
 HEAD = "pair_id,keypoint,x,y"
 
@@ -36,7 +37,7 @@ def test_a_csv_of_a_spreadsheet(tmp_path):
     (three,) = store.predictions("theirs", 7)
     assert (three.keypoint, three.x, three.y, three.query_id) == ("3", 0.0, 1.0, "")
     assert math.isnan(three.confidence)
-    assert {c[:7] for c in store.read()["config_hash"].to_pylist()} == {"import-"}
+    assert set(store.read()["config_hash"].to_pylist()) == {"import"}
 
 
 def test_json_gives_what_csv_gives(tmp_path):
@@ -105,6 +106,19 @@ def test_what_the_store_has_already_is_refused_as_a_whole(tmp_path):
         import_predictions(second, tmp_path / "store", "theirs")
     assert len(PredictionStore(tmp_path / "store")) == 1
     assert import_predictions(second, tmp_path / "store", "others") == 2
+    rest = write(tmp_path, "c.csv", f"{HEAD},seed\np,c,1,2,1\n")
+    assert import_predictions(rest, tmp_path / "store", "theirs") == 1
+    assert len(PredictionStore(tmp_path / "store").predictions("theirs", 1)) == 2
+
+
+def test_a_method_of_a_run_is_not_added_to(tmp_path):
+    with PredictionStore(tmp_path / "store") as store:
+        store.add("dift", 0, [PointPrediction("p", "z", "q", 1.0, 1.0, 1.0)], "abc")
+    file = write(tmp_path, "a.csv", f"{HEAD}\np,a,1,2\n")
+    with pytest.raises(StoreError, match="a run's own: import under another name") as error:
+        import_predictions(file, tmp_path / "store", "dift")
+    assert "\n" not in str(error.value)
+    assert len(PredictionStore(tmp_path / "store")) == 1
 
 
 @pytest.mark.parametrize(

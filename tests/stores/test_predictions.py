@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from diffcorr.errors import StoreError
-from diffcorr.stores import PredictionStore, read_predictions
+from diffcorr.stores import PredictionStore, configurations, read_predictions
 from diffcorr.stores.predictions import SCHEMA
 from diffcorr.types import PointPrediction
 
@@ -78,12 +78,13 @@ def test_a_shard_without_a_column_is_damaged_not_empty(tmp_path):
 
 
 def test_predictions_are_read_without_writing(tmp_path):
-    for x in (1.0, 2.0):
-        with PredictionStore(tmp_path, on_duplicate="replace") as store:
-            store.add("dift", 1, [prediction(0, x=x)], "abc")
+    for x, config_hash in ((1.0, "abc"), (2.0, "def")):
+        with PredictionStore(tmp_path) as store:
+            store.add("dift", 1, [prediction(0, x=x)], config_hash)
     before = sorted(tmp_path.iterdir())
     table = read_predictions(tmp_path, ["pair_id", "x"])
     assert table.to_pydict() == {"pair_id": ["pair/0"] * 2, "x": [1.0, 2.0]}
+    assert configurations(tmp_path) == {("dift", 1): ["abc", "def"]}
     assert sorted(tmp_path.iterdir()) == before
     with pytest.raises(StoreError, match="found none: name the predictions folder"):
         read_predictions(tmp_path / "nowhere")
@@ -107,18 +108,53 @@ def test_a_second_prediction_of_a_point_is_refused_as_a_whole(tmp_path, reopened
         store.flush()
         store = PredictionStore(tmp_path)
     with pytest.raises(StoreError, match=r"'pair/0'.*choose another folder") as error:
-        store.add("dift", 1, [prediction(1), prediction(0)], "def")
+        store.add("dift", 1, [prediction(1), prediction(0)], "abc")
     assert "\n" not in str(error.value)
     assert store.read().num_rows == 1
 
 
-def test_the_last_prediction_wins_where_asked(tmp_path):
-    for x in (1.0, 2.0, 3.0):
-        with PredictionStore(tmp_path, on_duplicate="replace") as store:
-            store.add("dift", 1, [prediction(0, x=x), prediction(7, x=0.0)], "abc")
-    assert [found.x for found in PredictionStore(tmp_path, "replace").predictions("dift", 1)] == [3.0, 0.0]
-    with pytest.raises(StoreError):
-        PredictionStore(tmp_path).read()
+def test_configurations_are_kept_apart(tmp_path):
+    for config_hash, x in (("abc", 1.0), ("def", 2.0)):
+        with PredictionStore(tmp_path) as store:
+            store.add("dift", 1, [prediction(0, x=x), prediction(7, x=0.0)], config_hash)
+    store = PredictionStore(tmp_path)
+    assert [found.x for found in store.predictions("dift", 1, "abc")] == [1.0, 0.0]
+    assert [found.x for found in store.predictions("dift", 1, "def")] == [2.0, 0.0]
+    with pytest.raises(StoreError, match="found abc, def: name one as config_hash"):
+        store.predictions("dift", 1)
+
+
+def test_a_configuration_that_is_used_again_is_the_newest(tmp_path):
+    order = ["abc", "def", "ghi"]
+    for config_hash in order:
+        with PredictionStore(tmp_path, rows_per_shard=1) as store:
+            store.add("dift", 1, [prediction(0), prediction(1)], config_hash)
+            store.add("dift", 2, [prediction(0)], config_hash)
+    files = len(list(tmp_path.iterdir()))
+    store.renew("dift", 1, "ghi")
+    assert len(list(tmp_path.iterdir())) == files  # it is: nothing to write
+    store.renew("dift", 1, "abc")
+    assert configurations(tmp_path) == {("dift", 1): ["def", "ghi", "abc"], ("dift", 2): order}
+    with PredictionStore(tmp_path) as store:
+        store.add("dift", 1, [prediction(2)], "def")
+    assert configurations(tmp_path)["dift", 1] == ["ghi", "abc", "def"]
+    assert len(PredictionStore(tmp_path)) == 10
+
+
+def test_several_writers_of_the_same_row(tmp_path):
+    """Two runs at once in one folder: what they agree on is one row, what they do not is refused."""
+    first, second = PredictionStore(tmp_path), PredictionStore(tmp_path)
+    for store, x in ((first, 1.0), (second, 1.0)):
+        store.add("dift", 1, [prediction(0, x=x)], "abc")
+        store.flush()
+    assert len(read_predictions(tmp_path)) == 2
+    assert [found.x for found in first.predictions("dift", 1)] == [1.0]
+    third, fourth = PredictionStore(tmp_path), PredictionStore(tmp_path)
+    for store, x in ((third, 1.0), (fourth, 1.0 + 1e-12)):
+        store.add("dift", 1, [prediction(1, x=x)], "abc")
+        store.flush()
+    with pytest.raises(StoreError, match="second one of method 'dift', seed 1, pair 'pair/1'"):
+        first.predictions("dift", 1)
 
 
 @pytest.mark.parametrize("x", [float("nan"), float("inf")])

@@ -6,7 +6,10 @@ from diffcorr.metrics.functional.segmentation import (
     accuracy_from_counts,
     class_counts,
     confusion,
+    counts_of_image,
+    counts_of_match,
     iou_from_counts,
+    match_segments,
     mean_iou_from_counts,
 )
 
@@ -16,7 +19,10 @@ __all__ = [
     "class_counts",
     "confusion",
     "correct_points",
+    "counts_of_image",
+    "counts_of_match",
     "iou_from_counts",
+    "match_segments",
     "mean_iou_from_counts",
     "paired_bootstrap",
     "pck_per_pair",

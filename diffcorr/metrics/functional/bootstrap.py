@@ -1,8 +1,8 @@
-"""Paired bootstrap interval of the difference of two methods (Efron & Tibshirani, 1993)."""
+"""Bootstrap over items (Efron & Tibshirani, 1993): totals of drawn items, and a paired interval from them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,20 +62,32 @@ def paired_bootstrap(
     num_items = len(a)
     statistic = statistic or (lambda totals: totals / num_items)
 
-    def difference(weights_RN: Array) -> Array:
-        totals = (np.tensordot(weights_RN, items, axes=1) for items in (a, b))
-        value_a, value_b = (statistic(total) for total in totals)
+    def difference(totals_RK: Array) -> Array:
+        value_a, value_b = (statistic(t.reshape(-1, *a.shape[1:])) for t in np.hsplit(totals_RK, 2))
         return value_a - value_b
 
+    items_NK = np.hstack([a.reshape(num_items, -1), b.reshape(num_items, -1)])
+    drawn = [difference(totals) for totals in drawn_totals(items_NK, num_resamples, seed)]
+    low, high = limits(np.concatenate(drawn), confidence)
+    observed = difference(items_NK.sum(0, keepdims=True))
+    return Interval(float(observed[0]), low, high, num_items)
+
+
+def drawn_totals(items_NK: Array, num_resamples: int = 10_000, seed: int = 0) -> Iterator[Array]:
+    """Totals (rows, K) over N items drawn anew with replacement, a few hundred resamples at a time.
+
+    All columns are totals of the same draws, so that they may be compared with one another.
+    """
     rng = np.random.default_rng(seed)
-    drawn = [
-        difference(_draw(rng, num_items, min(_ROWS, num_resamples - start)))
-        for start in range(0, num_resamples, _ROWS)
-    ]
+    for start in range(0, num_resamples, _ROWS):
+        yield _draw(rng, len(items_NK), min(_ROWS, num_resamples - start)) @ items_NK
+
+
+def limits(drawn_R: Array, confidence: float = 0.95) -> tuple[float, float]:
+    """The percentile interval of drawn values; those that are not defined (NaN) are left out."""
     tail = (1 - confidence) / 2
-    low, high = np.nanquantile(np.concatenate(drawn), [tail, 1 - tail])
-    observed = difference(np.ones((1, num_items)))
-    return Interval(float(observed[0]), float(low), float(high), num_items)
+    low, high = np.nanquantile(drawn_R, [tail, 1 - tail])
+    return float(low), float(high)
 
 
 _ROWS = 256

@@ -1,7 +1,9 @@
-"""Scores of class-agnostic segments: matched to classes image by image, counted over the data set.
+"""Scores of class-agnostic segments: matched to classes, counted, and averaged over classes.
 
-Two accountings of one image, see `class_counts`. Counts of images add up; IoU of a class is taken from the
-sums, and the mean IoU is the mean over the classes that occur.
+A match gives every class at most one segment, so that the most pixels are right. It is made for each image,
+or once for the whole data set where segment ids mean the same in all images (`match_segments` of the summed
+`confusion`). Counts of images add up; IoU of a class is taken from the sums, and the mean IoU is the mean
+over the classes that occur.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from torch import Tensor
 
 from diffcorr.errors import ProtocolError
 
-Accounting = Literal["present", "diffseg"]
+Accounting = Literal["present", "diffseg", "global"]
+ACCOUNTINGS: tuple[Accounting, ...] = ("present", "diffseg", "global")
 
 
 def confusion(mask: Tensor, label: Tensor, num_classes: int) -> Tensor:
@@ -42,23 +45,120 @@ def confusion(mask: Tensor, label: Tensor, num_classes: int) -> Tensor:
     return torch.bincount(cells, minlength=num_classes * num_segments).view(num_classes, num_segments)
 
 
+def match_segments(hist_CK: Tensor, accounting: Accounting = "present") -> Tensor:
+    """The class that each segment is taken for, one to one, so that the most pixels are right.
+
+    ``present``: classes that occur are matched; a class and a segment without a common pixel never are. What
+    stays without a match is predicted as no class. How segments are numbered does not matter: among equal
+    solutions the choice is made by the segments' contents. ``global`` is the same for confusions summed over
+    a data set.
+
+    ``diffseg`` (the program of Tian et al., CVPR 2024): all classes are matched, also absent ones, as the
+    solver meets them; where segments outnumber the classes of the image, its choice among equals decides
+    which absent classes take the surplus, and that depends on the numbering.
+
+    Args:
+        hist_CK: (C, K) pixels of each class in each segment, see `confusion`.
+        accounting: see above.
+
+    Returns:
+        (K,) int64, -1 for no class.
+    """
+    hist = hist_CK.cpu().numpy()
+    num_classes, num_segments = hist.shape
+    class_of = np.full(num_segments, -1, dtype=np.int64)
+    if accounting == "diffseg":
+        padded = np.pad(hist, ((0, 0), (0, max(0, num_classes - num_segments))))
+        classes, columns = linear_sum_assignment(padded, maximize=True)
+        real = columns < num_segments
+        class_of[columns[real]] = classes[real]
+    else:
+        present = np.flatnonzero(hist.sum(1))
+        found = hist[present]
+        order = np.lexsort(found) if found.size else np.arange(num_segments)
+        rows, places = linear_sum_assignment(found[:, order], maximize=True)
+        columns = order[places]
+        common = found[rows, columns] > 0
+        class_of[columns[common]] = present[rows[common]]
+    return torch.from_numpy(class_of).to(hist_CK.device)
+
+
+def counts_of_match(hist_CK: Tensor, class_of_K: Tensor) -> Tensor:
+    """True positives, false positives and false negatives of each class under a match.
+
+    Every pixel of a class that its own segment does not hold is a false negative of it, also those in
+    segments without a match; every pixel of another class that its segment holds is a false positive. Pixels
+    in segments without a match are false positives of no class.
+
+    Args:
+        hist_CK: (C, K) pixels of each class in each segment.
+        class_of_K: (K,) class of each segment, -1 for none; no class twice.
+
+    Returns:
+        (3, C) int64: tp, fp, fn in pixels. tp + fn of a class are its pixels.
+    """
+    segments = (class_of_K >= 0).nonzero()[:, 0]
+    classes = class_of_K[segments]
+    counts = hist_CK.new_zeros(3, len(hist_CK))
+    counts[0, classes] = hist_CK[classes, segments]
+    counts[1, classes] = hist_CK[:, segments].sum(0) - counts[0, classes]
+    counts[2] = hist_CK.sum(1) - counts[0]
+    return counts
+
+
+def merge_background(hist_CK: Tensor) -> Tensor:
+    """All segments that are no object made one, as the program of DiffCut does with the ground truth.
+
+    Segments are matched to the objects under the ``diffseg`` accounting; those that an object of the image
+    takes are kept, all others become one segment after them (Couairon et al., NeurIPS 2024).
+
+    Args:
+        hist_CK: (C, K) pixels of each class in each segment; the last class is the background.
+
+    Returns:
+        (C, K + 1): merged segments are empty, the last one holds them; or the same (C, K) if there are none.
+    """
+    hist = hist_CK[:-1]
+    class_of_K = match_segments(hist, "diffseg")
+    assigned = class_of_K >= 0
+    # an object counts as found if any assigned segment shows it, not only its own
+    found = (hist[:, assigned] > 0).any(1)
+    kept = assigned & found[class_of_K.clamp_min(0)]
+    rest = (hist_CK * ~kept).sum(1, keepdim=True)
+    return torch.cat([hist_CK * kept, rest], 1) if rest.any() else hist_CK
+
+
+def counts_of_image(
+    hist_CK: Tensor, accounting: Accounting = "present", background: int | None = None
+) -> Tensor:
+    """`counts_of_match` of one image under its own match, see `match_segments`.
+
+    Args:
+        hist_CK: (C, K) pixels of each class in each segment.
+        accounting: ``present`` or ``diffseg``.
+        background: class that takes all segments that are no object, see `merge_background`.
+
+    Returns:
+        (3, C) int64: tp, fp, fn in pixels.
+    """
+    if background is None:
+        return counts_of_match(hist_CK, match_segments(hist_CK, accounting))
+    # the background last, as in the program: the order of classes decides among equal matches
+    order = [c for c in range(len(hist_CK)) if c != background] + [background]
+    merged = merge_background(hist_CK[order])
+    counts = hist_CK.new_zeros(3, len(hist_CK))
+    counts[:, order] = counts_of_match(merged, match_segments(merged, accounting))
+    return counts
+
+
 def class_counts(mask: Tensor, label: Tensor, num_classes: int, accounting: Accounting = "present") -> Tensor:
-    """True positives, false positives and false negatives of each class in one image.
-
-    ``present``: segments are matched one to one with the classes that occur in the label, so that the
-    number of pixels in matched pairs is largest. Pixels of a segment without a match are predicted as no
-    class: they are false negatives of their class and false positives of none. A class and a segment
-    without a common pixel are never a match. The counts do not depend on how segments are numbered.
-
-    ``diffseg`` (the program of Tian et al., CVPR 2024): segments are matched with all classes, also absent
-    ones; where they outnumber the classes of the image, the solver's choice among equals decides which
-    absent classes collect false positives, and those depend on the numbering.
+    """`counts_of_image` of a mask.
 
     Args:
         mask: (H, W) integer segment ids >= 0.
         label: (H, W) integer classes; anything outside of 0..num_classes-1 is ignored.
         num_classes: C.
-        accounting: see above.
+        accounting: ``present`` or ``diffseg``, see `match_segments`.
 
     Returns:
         (3, C) int64: tp, fp, fn in pixels. tp + fn of a class are its pixels.
@@ -66,33 +166,7 @@ def class_counts(mask: Tensor, label: Tensor, num_classes: int, accounting: Acco
     Raises:
         ProtocolError: as `confusion`.
     """
-    hist_CK = confusion(mask, label, num_classes).cpu().numpy()
-    match = _match_all if accounting == "diffseg" else _match_present
-    tp, fp = match(hist_CK)
-    counts = np.stack([tp, fp, hist_CK.sum(1) - tp])
-    return torch.from_numpy(counts).to(mask.device)
-
-
-def _match_present(hist_CK: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    present = np.flatnonzero(hist_CK.sum(1))
-    # canonical order of segments by their contents: equal solutions are chosen alike for any numbering
-    hist = hist_CK[present]
-    hist = hist[:, np.lexsort(hist)] if hist.size else hist
-    rows, columns = linear_sum_assignment(hist, maximize=True)
-    overlap = hist[rows, columns]
-    tp, fp = np.zeros((2, len(hist_CK)), dtype=np.int64)
-    tp[present[rows]] = overlap
-    # without a common pixel there is no match, hence no false positives
-    fp[present[rows]] = np.where(overlap > 0, hist[:, columns].sum(0) - overlap, 0)
-    return tp, fp
-
-
-def _match_all(hist_CK: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    num_classes, num_segments = hist_CK.shape
-    hist = np.pad(hist_CK, ((0, 0), (0, max(0, num_classes - num_segments))))
-    rows, columns = linear_sum_assignment(hist, maximize=True)
-    tp = hist[rows, columns]
-    return tp, hist[:, columns].sum(0) - tp
+    return counts_of_image(confusion(mask, label, num_classes), accounting)
 
 
 def iou_from_counts(counts: Tensor) -> Tensor:
