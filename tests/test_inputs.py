@@ -110,7 +110,7 @@ def test_presets_are_of_the_wanted_class() -> None:
     ):
         load_preset("dift", "PromptFit", {})
     with pytest.raises(
-        UnknownNameError, match="'prompt_fit'; known: diffseg, diffseg_paper, diffseg_reference"
+        UnknownNameError, match="'prompt_fit'; known: diffseg, diffseg_auto, diffseg_paper, diffseg_reference"
     ):
         load_preset("prompt_fit", "DiffSeg", {})
     with pytest.raises(UnknownNameError, match="unknown attention 'none'; known: logits, mean, reference"):

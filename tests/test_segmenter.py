@@ -96,7 +96,7 @@ def test_plain_values_and_a_picture(segmentation: Segmentation, tmp_path: Path) 
     [
         (
             {"preset": "kmeans_pixels"},
-            "unknown preset 'kmeans_pixels'; known: diffseg, diffseg_paper, diffseg_reference",
+            "unknown preset 'kmeans_pixels'; known: diffseg, diffseg_auto, diffseg_paper, diffseg_reference",
         ),
         ({"tua": 1}, "unknown setting 'tua'; known: add_noise"),
         ({"tau": "high"}, "expected tau as a number such as 0.9, found 'high'"),

@@ -227,6 +227,6 @@ def draw_figures(
         assert found.heatmap is not None
         maps = {name: m.numpy() for name, m in found.layer_maps.items()} | {"mean": found.heatmap.numpy()}
         figure = draw_heatmaps(
-            target, maps, point=found.point, title=f"{pair.keypoints[0]} of a {pair.category}"
+            target, maps, point=found.point, title=f"{method.name}: {pair.keypoints[0]} of a {pair.category}"
         )
         log_figure(loggers, f"heatmaps/{pair.pair_id}-{pair.keypoints[0]}", figure, None, run.figures)
