@@ -18,8 +18,8 @@ from torch import Tensor
 from diffcorr.errors import DiffcorrError
 from diffcorr.segmentation.merge import Mode, anchor_distance, merge, present
 
-MULTIPLES: tuple[float, ...] = tuple(round(0.15 * 8 ** (i / 11), 4) for i in range(12))
-"""Thresholds tried, in units of the mean distance of anchors to maps: 0.15 .. 1.2, evenly in ratio."""
+MULTIPLES: tuple[float, ...] = tuple(round(0.1 * 12 ** (i / 11), 3) for i in range(12))
+"""Thresholds tried, in units of the mean distance of anchors to maps: 0.1 .. 1.2, evenly in ratio."""
 
 SMALLEST = 1e-5
 """Nats: mean distances below are rounding errors of equal maps."""
