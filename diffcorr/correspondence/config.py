@@ -102,6 +102,7 @@ class FitConfig:
     def __post_init__(self) -> None:
         _between(self, steps=(0, None), rounds=(1, None), init_crops=(1, None), bank_size=(0, None))
         _between(self, spare_tokens=(0, None), stop_patience=(0, None), stop_tolerance=(0, 1))
+        _check_bank(self)
         _check_auto(self, "pack_size")
         _between(self, crop=(0.01, 1), margin=(0, 0.5), flip_prob=(0, 1), pixel_centre=(0, 1))
         _between(self, sigma=(1e-6, None), lr=(0, None), init_scale=(0, None))
@@ -174,6 +175,7 @@ class TransferConfig:
 
     def __post_init__(self) -> None:
         _between(self, num_crops=(1, None), crop=(0.01, 1), margin=(0, 0.5), bank_size=(0, None))
+        _check_bank(self)
         _check_auto(self, "batch_size")
         _one_of(self, crops=("follow", "grid"))
         if self.crops == "grid" and isqrt(self.num_crops) ** 2 != self.num_crops:
@@ -197,6 +199,13 @@ def _between(config: object, **bounds: tuple[float, float | None]) -> None:
         if not low <= value <= (float("inf") if high is None else high):
             wanted = f"at least {low}" if high is None else f"in {low}..{high}"
             raise DiffcorrError(f"expected {name} {wanted}, found {value}")
+
+
+def _check_bank(config: FitConfig | TransferConfig) -> None:
+    if 0 < config.bank_size < 4:
+        raise DiffcorrError(
+            f"expected bank_size 0 or at least 4, the image's corners, found {config.bank_size}: use 0 for none"
+        )
 
 
 def _check_auto(config: object, name: str) -> None:

@@ -66,11 +66,11 @@ class DiffSeg(AttentionGrouper):
         return torch.float64 if self.mode == "reference" else torch.float32
 
     def cluster(self, values: Tensor, grid: Grid, num_segments: Sequence[int] | None = None) -> Tensor:
-        """Proposals (B, M*M, hw), or the maps nearest to each; see `AttentionGrouper.cluster`."""
+        """Proposals (B, K, hw), or the maps nearest to each; see `AttentionGrouper.cluster`."""
         return self._assigned(values, self.proposals(values, grid))
 
     def proposals(self, maps: Tensor, grid: Grid, distance: Tensor | None = None) -> Tensor:
-        """Merge graphs (B, hw, hw) into proposals (B, M*M, hw), refined where asked; see `merge`.
+        """Merge graphs (B, hw, hw) into proposals (B, K, hw), refined where asked; see `merge`.
 
         Args:
             maps: (B, hw, hw) affinity graphs.

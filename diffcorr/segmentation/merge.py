@@ -11,8 +11,8 @@ arithmetics:
 Both share the authors' greedy rule, which the paper leaves open: proposals are visited in index order, a
 visited one absorbs all proposals under the threshold *including those that already belong to a group*.
 
-The number of proposals differs from image to image. A proposal keeps the place of the anchor that started it;
-the places of anchors that went into another one are rows of NaN (`present` tells them apart).
+The number of proposals differs from image to image: those of a batch are (B, K, hw) in the order of the
+anchors that started them, and an image with fewer than K ends in rows of NaN (`present` tells them apart).
 """
 
 from __future__ import annotations
@@ -158,7 +158,8 @@ def merge(
             sweep over tau needs it once.
 
     Returns:
-        (B, M, hw) proposals, each in the place of the anchor that started it; other rows are NaN.
+        (B, K, hw) proposals, 1 <= K <= M, in the order of the anchors that started them; NaN where an image
+        has fewer than K.
 
     Raises:
         DiffcorrError: maps that are not finite, no iteration, a threshold that is not positive, or
@@ -173,7 +174,7 @@ def merge(
         proposals = absorb(proposals, threshold, mode=mode)
     if not bool(present(proposals).any(1).all()):
         raise DiffcorrError("half precision left no anchor with a finite distance; use mode=exact")
-    return proposals
+    return packed(proposals)
 
 
 def gather(maps: Tensor, distance: Tensor, tau: float | Tensor) -> Tensor:
@@ -194,13 +195,14 @@ def absorb(proposals: Tensor, tau: float | Tensor, *, mode: Mode = "exact") -> T
     """Further iterations: proposals closer than tau to one another become their mean, by `greedy_groups`.
 
     Args:
-        proposals: (B, M, hw), rows of NaN where there is none.
+        proposals: (B, K, hw), rows of NaN where there is none.
         tau: threshold in nats, one or (B,).
         mode: ``reference`` lets a zero make all distances of its row NaN.
 
     Returns:
-        (B, M, hw), each group in the place of its first member; other rows are NaN.
+        (B, K, hw), a group in the place of its first member among those present; other rows are NaN.
     """
+    proposals = packed(proposals)
     distance = symmetric_kl(proposals, proposals, clamp=mode == "exact")
     close = distance < _of_each_image(tau)
     if mode == "exact":
@@ -209,8 +211,16 @@ def absorb(proposals: Tensor, tau: float | Tensor, *, mode: Mode = "exact") -> T
 
 
 def present(proposals: Tensor) -> Tensor:
-    """Which places (B, M) of (B, M, hw) hold a proposal."""
+    """Which places (B, K) of (B, K, hw) hold a proposal."""
     return proposals.isfinite().all(-1)
+
+
+def packed(proposals: Tensor) -> Tensor:
+    """The same proposals without the places that no image needs: present ones first, their order kept."""
+    there = present(proposals)
+    most = int(there.sum(1).max())
+    order = (~there).int().argsort(1, stable=True)[:, :most]
+    return proposals.gather(1, order[..., None].expand(-1, -1, proposals.shape[-1]))
 
 
 def threshold_list(tau: float | Sequence[float] | Tensor, iterations: int) -> list[float | Tensor]:

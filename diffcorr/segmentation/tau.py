@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diffcorr.errors import DiffcorrError
-from diffcorr.segmentation.merge import Mode, anchor_distance, merge, present
+from diffcorr.segmentation.merge import Mode, anchor_distance, merge, packed, present
 
 MULTIPLES: tuple[float, ...] = tuple(round(0.1 * 12 ** (i / 11), 3) for i in range(12))
 """Thresholds tried, in units of the mean distance of anchors to maps: 0.1 .. 1.2, evenly in ratio."""
@@ -66,7 +66,7 @@ def choose_tau(
         multiples: thresholds that are tried, in units of the image's mean distance of anchors to maps.
 
     Returns:
-        tau (B,) in nats, the lowest of equally good ones, and its proposals (B, M, hw), see `merge`.
+        tau (B,) in nats, the lowest of equally good ones, and its proposals (B, K, hw), see `merge`.
 
     Raises:
         DiffcorrError: as `merge`; or no multiples.
@@ -87,5 +87,6 @@ def choose_tau(
         better = score > best_score
         best_score = torch.where(better, score, best_score)
         best_tau = torch.where(better, tau, best_tau)
-        best = torch.where(better[:, None, None], proposals, best)
-    return best_tau, best
+        best[better] = torch.nan
+        best[better, : proposals.shape[1]] = proposals[better]
+    return best_tau, packed(best)

@@ -11,6 +11,7 @@ from diffcorr.backbones import UNetBackbone
 from diffcorr.correspondence import FitConfig, TransferConfig, compose_prompts, fit_prompts, transfer_grid
 from diffcorr.correspondence.draws import SeededDraws
 from diffcorr.correspondence.pack import PackFit
+from diffcorr.errors import DiffcorrError
 from diffcorr.types import Query
 from tests.helpers.fit_reference import crop_latent, image_of
 from tests.helpers.tiny_models import NUM_TOKENS, WIDTH, save_tiny_pipeline
@@ -143,3 +144,10 @@ def test_a_grid_is_read_in_one_pass_a_crop(backbone: UNetBackbone) -> None:
     assert alone.heatmap is not None
     assert together[3].heatmap is not None
     torch.testing.assert_close(alone.heatmap, together[3].heatmap)
+
+
+@pytest.mark.parametrize("config", [FitConfig, TransferConfig])
+def test_a_bank_has_at_least_the_corners(config: type[FitConfig] | type[TransferConfig]) -> None:
+    with pytest.raises(DiffcorrError, match="expected bank_size 0 or at least 4"):
+        config(bank_size=3)
+    assert config(bank_size=4).bank_size == 4
