@@ -204,7 +204,7 @@ def _between(config: object, **bounds: tuple[float, float | None]) -> None:
 def _check_bank(config: FitConfig | TransferConfig) -> None:
     if 0 < config.bank_size < 4:
         raise DiffcorrError(
-            f"expected bank_size 0 or at least 4, the image's corners, found {config.bank_size}: use 0 for none"
+            f"expected bank_size 0 or at least 4 (the corners), found {config.bank_size}: use 0 for none"
         )
 
 

@@ -219,7 +219,7 @@ def packed(proposals: Tensor) -> Tensor:
     """The same proposals without the places that no image needs: present ones first, their order kept."""
     there = present(proposals)
     most = int(there.sum(1).max())
-    order = (~there).int().argsort(1, stable=True)[:, :most]
+    order = torch.argsort((~there).int(), dim=1, stable=True)[:, :most]
     return proposals.gather(1, order[..., None].expand(-1, -1, proposals.shape[-1]))
 
 
