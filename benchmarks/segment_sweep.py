@@ -1,7 +1,9 @@
-"""What a sweep over thresholds costs on cached attention: ``python -m benchmarks.segment_sweep [OVERRIDES]``.
+"""What a sweep over thresholds costs on cached attention.
+
+``python -m benchmarks.segment_sweep [OVERRIDES] [images=8]``
 
 Overrides are those of ``eval.py task=segmentation``, such as ``backbone=sd15 backbone.weights=random
-method=diffseg_paper``. Writes ``outputs/bench/segment_sweep.json``.
+method=diffseg_paper images=1``. Writes ``outputs/bench/segment_sweep.json``.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ FACTORS = [0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.35, 1.5]
 """Thresholds of the sweep, as multiples of the configured one."""
 
 
-def bench_sweep(config: DictConfig) -> list[dict[str, Any]]:
+def bench_sweep(config: DictConfig, num_images: int = NUM_IMAGES) -> list[dict[str, Any]]:
     """One full run at one threshold, and sweeps over ten: from the disk and in memory, and `auto`.
 
     Raises:
@@ -39,8 +41,8 @@ def bench_sweep(config: DictConfig) -> list[dict[str, Any]]:
     full = replace(method, tau=tau)
     taus = [factor * tau for factor in FACTORS]
     backbone = instantiate(config.backbone)
-    data = PartWorldSegmentation("val", NUM_IMAGES)
-    images = [data[i]["image"] for i in range(NUM_IMAGES)]
+    data = PartWorldSegmentation("val", num_images)
+    images = [data[i]["image"] for i in range(num_images)]
     with tempfile.TemporaryDirectory() as folder:
         cached = replace(full, cache=folder)
         cached.segment(images, backbone=backbone)
@@ -66,7 +68,7 @@ def bench_sweep(config: DictConfig) -> list[dict[str, Any]]:
             "seconds": found.median,
             "ratio_to_full_run": found.median / base,
             "peak_memory_bytes": found.peak_memory_bytes,
-            "num_images": NUM_IMAGES,
+            "num_images": num_images,
             "num_maps": graphs[0].values.shape[0],
             "backbone": backbone.name,
             "device": str(backbone.device),
@@ -78,9 +80,13 @@ def bench_sweep(config: DictConfig) -> list[dict[str, Any]]:
 
 def main(arguments: list[str]) -> None:
     """Run what the command line asks for."""
-    config = compose("eval", ["task=segmentation", *arguments])
+    counts = [a.removeprefix("images=") for a in arguments if a.startswith("images=")]
+    overrides = [a for a in arguments if not a.startswith("images=")]
     try:
-        records = bench_sweep(config)
+        if counts and not (counts[-1].isdigit() and int(counts[-1])):
+            raise DiffcorrError(f"expected images as a number such as {NUM_IMAGES}, found {counts[-1]!r}")
+        config = compose("eval", ["task=segmentation", *overrides])
+        records = bench_sweep(config, int(counts[-1]) if counts else NUM_IMAGES)
     except DiffcorrError as error:
         sys.exit(f"error: {error}")
     save("segment_sweep", {**run_metadata(config.seed), "arguments": arguments}, records)

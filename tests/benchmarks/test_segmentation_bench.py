@@ -30,17 +30,18 @@ def test_records_of_merging():
 
 def test_records_of_a_sweep(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(segment_sweep, "NUM_IMAGES", 1)
-    segment_sweep.main(["method.anchors=4"])
+    segment_sweep.main(["method.anchors=4", "images=1"])
     written = json.loads((tmp_path / "outputs/bench/segment_sweep.json").read_text())
     first, *others = written["records"]
     assert first["ratio_to_full_run"] == 1
     assert {r["work"] for r in others} >= {"ten thresholds from the disk", "ten thresholds in memory"}
-    assert written["about"]["arguments"] == ["method.anchors=4"]
+    assert written["about"]["arguments"] == ["method.anchors=4", "images=1"]
 
 
-def test_other_methods_are_refused(capsys):
+def test_wrong_arguments_are_one_line():
     with pytest.raises(SystemExit, match="expected method=diffseg"):
         segment_sweep.main(["method=kmeans_c"])
+    with pytest.raises(SystemExit, match="expected images as a number such as 8, found '0'"):
+        segment_sweep.main(["images=0"])
     with pytest.raises(SystemExit, match="expected no arguments"):
         merge.main(["fast"])
