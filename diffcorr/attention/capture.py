@@ -15,6 +15,7 @@ from torch import Tensor
 from diffcorr.attention.base import AttentionRead, AttentionVariant
 from diffcorr.attention.mean import MeanAttention
 from diffcorr.backbones.base import Backbone, Kind, LayerInfo, LayerSpec, StopForward
+from diffcorr.backbones.processor import AttentionProcessor, fused
 from diffcorr.errors import LayerError
 
 Trunk = Literal["prompt", "null"]
@@ -161,11 +162,8 @@ class _Beside:
     rows: Sequence[int]
 
 
-class _CapturingProcessor:
-    """An attention processor that computes the probabilities itself and hands them to a variant.
-
-    The arithmetic is that of the library's own processors; those never expose probabilities.
-    """
+class _CapturingProcessor(AttentionProcessor):
+    """Computes the probabilities itself, which the library never exposes, and hands them to a variant."""
 
     def __init__(
         self,
@@ -181,62 +179,31 @@ class _CapturingProcessor:
         self.backbone, self.layer, self.variant, self.token = backbone, layer, variant, token
         self.maps, self.beside, self.stop = maps, beside, stop
 
-    def __call__(
-        self,
-        attn: Any,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        temb: Tensor | None = None,
-        **kwargs: Any,
-    ) -> Tensor:
-        if attention_mask is not None:
+    def attend(self, attn: Any, query_BCNd: Tensor, context: Tensor, mask: Tensor | None) -> Tensor:
+        """As it would be without a reader, or nothing any more."""
+        if mask is not None:
             raise LayerError(
                 f"expected no attention mask in {self.layer.name}, found one: read another layer"
             )
-        residual = hidden_states
-        if attn.spatial_norm is not None:
-            hidden_states = attn.spatial_norm(hidden_states, temb)
-        spatial = hidden_states.shape[2:] if hidden_states.ndim == 4 else None
-        if spatial is not None:
-            hidden_states = hidden_states.flatten(2).transpose(1, 2)
-        if attn.group_norm is not None:
-            hidden_states = attn.group_norm(hidden_states.transpose(1, 2)).transpose(1, 2)
-        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-
-        def heads(projected: Tensor) -> Tensor:
-            return projected.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
-
-        def normed(context: Tensor) -> Tensor:
-            crosses = encoder_hidden_states is not None and attn.norm_cross
-            return attn.norm_encoder_hidden_states(context) if crosses else context
 
         def read(query: Tensor, context: Tensor) -> AttentionRead:
-            key = heads(attn.to_k(normed(context)))
+            key = self.heads(attn, attn.to_k(context))
             return AttentionRead(query, key, attn.scale, self.layer.kind, self.token)
 
-        query_BCNd = heads(attn.to_q(hidden_states))
         own = read(query_BCNd, context)
         if self.beside is None:
             found = self.variant(own)
         else:
-            prompts, rows = self.beside.prompts, list(self.beside.rows)
+            prompts, rows = self.beside.prompts.to(context.dtype), list(self.beside.rows)
             with torch.set_grad_enabled(prompts.requires_grad):
-                found = self.variant(read(query_BCNd[rows], prompts.to(context.dtype)))
-        self.maps[self.layer.name] = AttentionMap(found, self._size(hidden_states.shape[1]), self.layer)
+                found = self.variant(read(query_BCNd[rows], self.normed(attn, prompts)))
+        self.maps[self.layer.name] = AttentionMap(found, self._size(query_BCNd.shape[2]), self.layer)
         if self.stop:
             raise StopForward
-        value_BCMd = heads(attn.to_v(normed(context)))
+        value_BCMd = self.heads(attn, attn.to_v(context))
         if self.layer.kind == "cross" and self.beside is None:  # the probabilities are there already
-            out = own.probs.to(value_BCMd.dtype) @ value_BCMd
-        else:  # never hold the probabilities of all heads at once
-            out = F.scaled_dot_product_attention(own.query, own.key, value_BCMd, scale=attn.scale)
-        out = attn.to_out[1](attn.to_out[0](out.transpose(1, 2).flatten(2)))
-        if spatial is not None:
-            out = out.transpose(1, 2).unflatten(2, spatial)
-        if attn.residual_connection:
-            out = out + residual
-        return out / attn.rescale_output_factor
+            return own.probs.to(value_BCMd.dtype) @ value_BCMd
+        return fused(own.query, own.key, value_BCMd, attn.scale)
 
     def _size(self, num_pixels: int) -> tuple[int, int]:
         assert self.backbone.map_origin is not None

@@ -18,6 +18,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from diffcorr.backbones.base import Backbone, Kind, LayerInfo, StopForward, fingerprint
 from diffcorr.backbones.catalog import CATALOG, SD_SCHEDULE
+from diffcorr.backbones.processor import AttentionProcessor
 from diffcorr.backbones.stem import shared, stem_of
 from diffcorr.errors import BackboneError, UnknownNameError
 
@@ -71,6 +72,8 @@ class UNetBackbone(Backbone):
         weights = [*unet.named_parameters(), *vae.encoder.named_parameters()]
         self.fingerprint = fingerprint(config, weights)
         self._modules_by_path = _attention_modules(unet)
+        for module in self._modules_by_path.values():
+            module.set_processor(AttentionProcessor())
         self._stem = stem_of(unet)
         self._layers = {kind: _layers(unet, self._modules_by_path, kind) for kind in ("cross", "self")}
         self.paper_layers = tuple(paper_layers) if paper_layers is not None else self._default_layers()

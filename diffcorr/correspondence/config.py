@@ -148,6 +148,7 @@ class TransferConfig:
             the maximum of the mean of those before it (the papers); ``'grid'``: on a square grid,
             with the same noise for all queries, so that one pass serves all that share a prompt.
         num_crops: how many; of a grid a square number.
+        num_noises: how many times each crop of a grid is read, each time with a noise of its own.
         readout: ``'mean'`` of the layers' maps (the paper), or ``'softmax_mean'``: a softmax over
             the pixels of each layer's map first (the authors' program).
         bank_size: crops that follow the maximum snap to the nearest of so many on a grid, of which
@@ -162,6 +163,7 @@ class TransferConfig:
     layers: LayerSpec = "paper"
     crops: Literal["follow", "grid"] = "follow"
     num_crops: int = 20
+    num_noises: int = 1
     crop: float = 0.9316549294381423
     margin: float = 0.15
     trunk: Trunk = "prompt"
@@ -174,12 +176,17 @@ class TransferConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _between(self, num_crops=(1, None), crop=(0.01, 1), margin=(0, 0.5), bank_size=(0, None))
+        _between(self, num_crops=(1, None), num_noises=(1, None), bank_size=(0, None))
+        _between(self, crop=(0.01, 1), margin=(0, 0.5))
         _check_bank(self)
         _check_auto(self, "batch_size")
         _one_of(self, crops=("follow", "grid"))
         if self.crops == "grid" and isqrt(self.num_crops) ** 2 != self.num_crops:
             raise DiffcorrError(f"expected a square number of grid crops, found {self.num_crops}: use 4 or 9")
+        if self.crops != "grid" and self.num_noises > 1:
+            raise DiffcorrError(
+                f"expected num_noises 1 where crops follow, found {self.num_noises}: use crops=grid"
+            )
         _one_of(self, noise=("gaussian", "uniform"), readout=("mean", "softmax_mean"))
         _one_of(self, frame=("stretch", "letterbox"), trunk=("prompt", "null"))
         object.__setattr__(self, "layers", _plain_layers(self.layers))

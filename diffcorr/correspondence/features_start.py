@@ -5,11 +5,15 @@ embedding e. If the other tokens stay as they are, a probability p is reached wh
 logarithm of the sum of their exponentials. With the Gaussian target for p that is a linear equation in e
 for every pixel, head and layer; their ridge solution, weighted by p (1 - p) as in the first step of a
 logistic regression, needs a few forward passes and no gradient.
+
+All of an equation lies in the d numbers of its head: sums over pixels and passes are kept as d x d matrices
+of each head, and become equations in e (D numbers) only once, before they are solved.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from math import isqrt
 from typing import Any
 
 import torch
@@ -22,20 +26,30 @@ from diffcorr.backbones.base import Backbone, LayerSpec
 RIDGE = 1e-2  # of the mean diagonal
 RANGE = (0.01, 0.95)  # of the wanted probabilities: logits stay finite
 
+Target = Callable[[int], tuple[Tensor, Tensor]]
+"""The wanted probabilities (N, K, side, side) and weights (N, K) of N prompts at a side."""
 
-class _Features(AttentionVariant):
-    """Scaled queries of all heads, and what the tokens that are not fitted already claim."""
+
+class _Equations(AttentionVariant):
+    """Of each prompt, fitted token and head: the sums (B, K, C, d, d + 1) of both sides of its equations."""
 
     bounded = False
 
-    def __init__(self, others: Sequence[int]) -> None:
-        self.others = list(others)
+    def __init__(self, others: Sequence[int], target: Target) -> None:
+        self.others, self.target = list(others), target
 
     def __call__(self, read: AttentionRead) -> Tensor:
-        """(B, N, C d + C)."""
-        query = read.query.to(read.scores.dtype) * read.scale
-        claimed = read.scores[..., self.others].logsumexp(-1)
-        return torch.cat([query.transpose(1, 2).flatten(2), claimed.transpose(1, 2)], -1)
+        query_BCNd = read.query.to(read.scores.dtype) * read.scale
+        claimed_BCN = read.scores[..., self.others].logsumexp(-1)
+        wanted, shown = (value.to(query_BCNd) for value in self.target(isqrt(query_BCNd.shape[2])))
+        # a trainer's low precision would make the equations singular
+        with torch.autocast(query_BCNd.device.type, enabled=False):
+            p_BKN = wanted.clamp(*RANGE).flatten(2)
+            weights_BKN = p_BKN * (1 - p_BKN) * shown[..., None]
+            scores_BKCN = p_BKN.logit()[:, :, None] + claimed_BCN[:, None]
+            weighted = (query_BCNd[:, None] * weights_BKN[:, :, None, :, None]).transpose(-1, -2)
+            sides = [query_BCNd[:, None].expand(*scores_BKCN.shape, -1), scores_BKCN[..., None]]
+            return weighted @ torch.cat(sides, -1)
 
 
 class FeaturesStart:
@@ -52,73 +66,64 @@ class FeaturesStart:
         self, backbone: Backbone, layers: LayerSpec, tokens: Sequence[int], num_prompts: int
     ) -> None:
         self.backbone, self.layers, self.tokens = backbone, layers, list(tokens)
-        num_tokens, width = backbone.embedding_shape
-        self._variant = _Features([p for p in range(num_tokens) if p not in self.tokens])
-        shape = (num_prompts, len(self.tokens), width)
-        precise = torch.promote_types(backbone.dtype, torch.float32)
-        self._left = torch.zeros(*shape, width, device=backbone.device, dtype=precise)
-        self._right = self._left.new_zeros(shape)
+        self._num_prompts = num_prompts
+        self._sums: dict[str, Tensor] = {}  # by layer, (N, K, C, d, d + 1)
 
     @torch.no_grad()
     def gather(
         self,
-        rows: slice,
+        prompts: Sequence[int],
         noisy_Uchw: Tensor,
         timestep: int,
-        prompts_NPD: Tensor,
-        target: Any,
-        places: Sequence[int] | None = None,
+        prompts_BPD: Tensor,
+        target: Target,
+        places: Sequence[int],
         trunk: Trunk = "prompt",
     ) -> None:
         """Add the equations of one pass.
 
         Args:
-            rows: which prompts these are.
-            noisy_Uchw: their latents.
+            prompts: which of the N prompts is read in each row; one may be read in several.
+            noisy_Uchw: latents.
             timestep: of the latents.
-            prompts_NPD: their embeddings.
-            target: gives the wanted probabilities (N, K, side, side) and weights (N, K) at a side.
-            places: which of the latents each prompt sees; None = its own.
+            prompts_BPD: the embeddings of the rows.
+            target: what each row is to become.
+            places: which of the latents each row sees.
             trunk: see ``read_prompts``.
         """
-        modules: Any = self.backbone.attention_modules()
+        num_tokens = self.backbone.embedding_shape[0]
+        others = [token for token in range(num_tokens) if token not in self.tokens]
         maps = read_prompts(
             self.backbone,
             noisy_Uchw,
             timestep,
-            prompts_NPD,
+            prompts_BPD,
             self.layers,
-            self._variant,
+            _Equations(others, target),
             rows=places,
             trunk=trunk,
         )
-        # a trainer's low precision would make the equations singular
-        with torch.autocast(self._left.device.type, enabled=False):
-            left, right = torch.zeros_like(self._left[rows]), torch.zeros_like(self._right[rows])
-            for name, read in maps.items():
-                heads = read.layer.num_heads
-                weight_CdD = modules[name].to_k.weight.to(left).unflatten(0, (heads, -1))
-                query_NhC, claimed = (
-                    read.tensor[..., :-heads].unflatten(-1, (heads, -1)),
-                    read.tensor[..., -heads:],
-                )
-                features = torch.einsum("nhcd,cde->nhce", query_NhC, weight_CdD).flatten(1, 2)
-                wanted, shown = (value.to(left) for value in target(read.size))
-                p = wanted.clamp(*RANGE).flatten(2)
-                scores = p.logit()[..., None] + claimed[:, None]  # (N, K, hw, C)
-                weights = (p * (1 - p) * shown[..., None])[..., None].expand_as(scores).flatten(2)
-                scores = scores.flatten(2)
-                for k in range(len(self.tokens)):
-                    weighted = features * weights[:, k, :, None]
-                    left[:, k] += weighted.transpose(1, 2) @ features
-                    right[:, k] += (weighted * scores[:, k, :, None]).sum(1)
-            self._left[rows] += left  # at the end: a pass that ran out of memory is repeated
-            self._right[rows] += right
+        rows = torch.tensor(list(prompts), device=self.backbone.device)
+        for name, read in maps.items():  # after the pass: one that ran out of memory is repeated
+            empty = read.tensor.new_zeros(self._num_prompts, *read.tensor.shape[1:])
+            self._sums.setdefault(name, empty).index_add_(0, rows, read.tensor)
 
+    @torch.no_grad()
     def solve(self) -> Tensor:
         """The tokens' embeddings (N, K, D)."""
-        mean = self._left.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
-        eye = torch.eye(self._left.shape[-1]).to(self._left)
-        with torch.autocast(self._left.device.type, enabled=False):
-            factor = torch.linalg.cholesky(self._left + RIDGE * mean.clamp(min=1e-12) * eye)
-            return torch.cholesky_solve(self._right[..., None], factor)[..., 0]
+        modules: Any = self.backbone.attention_modules()
+        left, right = 0.0, 0.0
+        with torch.autocast(self.backbone.device.type, enabled=False):
+            for name, sums_NKCde in self._sums.items():
+                heads, size = sums_NKCde.shape[2:4]
+                weight_CdD = modules[name].to_k.weight.to(sums_NKCde).unflatten(0, (heads, size))
+                grams, answers = sums_NKCde[..., :-1], sums_NKCde[..., -1]
+                turned = weight_CdD.flatten(0, 1).T
+                left = left + turned @ (grams @ weight_CdD).flatten(2, 3)
+                right = right + answers.flatten(2) @ turned.T
+            assert isinstance(left, Tensor)
+            assert isinstance(right, Tensor)
+            mean = left.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
+            eye = torch.eye(left.shape[-1]).to(left)
+            factor = torch.linalg.cholesky(left + RIDGE * mean.clamp(min=1e-12) * eye)
+            return torch.cholesky_solve(right[..., None], factor)[..., 0]

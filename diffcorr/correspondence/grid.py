@@ -34,7 +34,7 @@ def transfer_grid(
     target: str = "",
     heatmaps: bool = False,
 ) -> list[TransferResult]:
-    """Find Q queries in ``image``; each crop is encoded once, with one noise, for all of them.
+    """Find Q queries in ``image``; each crop is encoded once, and its noises are drawn once, for all of them.
 
     Maps are averaged over the crops that show a pixel and over a query's rounds, as in ``transfer``.
 
@@ -56,9 +56,10 @@ def transfer_grid(
     lines = bank_positions(side, pixels, config.num_crops).tolist()
     if isqrt(config.num_crops) == 1:
         lines = [(side - pixels) // 2]
-    crops = [Crop(x, y) for y in lines for x in lines]
+    grid = [Crop(x, y) for y in lines for x in lines]
+    crops = grid * config.num_noises
     bank = LatentBank(backbone, pixels)
-    bank.add("", image_to_tensor(image, geometry).to(backbone.device, backbone.dtype), set(crops))
+    bank.add("", image_to_tensor(image, geometry).to(backbone.device, backbone.dtype), set(grid))
     draws = SeededDraws("grid", config.seed, target)
     noisy = []
     for step, crop in enumerate(crops):
@@ -76,14 +77,12 @@ def transfer_grid(
     count = torch.zeros(side, side, dtype=precise, device=backbone.device)
     for x, y, _ in crops:
         count[y : y + pixels, x : x + pixels] += 1
-    # crop by crop, so that prompts of one batch see few latents
-    passes = [(prompt, crop) for crop in range(len(crops)) for prompt in sorted(readers)]
     embeddings = embeddings_NPD.to(backbone.device)
+    tokens = range(config.token, config.token + num_items)
 
-    def work(part: slice) -> None:
-        members = passes[part]
-        tokens = range(config.token, config.token + num_items)
-        prompts, rows = zip(*members, strict=True)
+    def look(members: Sequence[tuple[int, int]]) -> None:
+        """Add what prompts see, each in one crop."""
+        seen, prompts = zip(*members, strict=True)
         maps = read_prompts(
             backbone,
             torch.stack(noisy),
@@ -92,19 +91,21 @@ def transfer_grid(
             config.layers,
             variant,
             tokens,
-            rows=rows,
+            rows=seen,
             trunk=config.trunk,
             stop_early=config.stop_early,
         )
         resized = resize_maps(maps, pixels)
-        for (prompt, crop), maps_LKhw in zip(members, resized, strict=True):
+        for (crop, prompt), maps_LKhw in zip(members, resized, strict=True):
             x, y, _ = crops[crop]
             of_rounds, items = zip(*readers[prompt], strict=True)
             maps_NLHW[list(of_rounds), :, y : y + pixels, x : x + pixels] += maps_LKhw[
                 :, list(items)
             ].movedim(1, 0)
 
-    batches_of(config, backbone).map(len(passes), work)
+    # crop by crop, so that prompts of one batch see few latents
+    passes = [(crop, prompt) for crop in range(len(crops)) for prompt in sorted(readers)]
+    batches_of(config, backbone).map(len(passes), lambda part: look(passes[part]))
     maps_NLHW /= count.clamp(min=1)
     return [
         read_out(maps_RLHW.mean(0), maps_RLHW, layers, config, geometry, heatmaps)

@@ -7,7 +7,6 @@ numbers, its loss enters a sum, and Adam works element by element.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -275,27 +274,34 @@ class PackFit:
         """Put the fitted tokens where the first crops' features say."""
         config, tokens = self.config, self._tokens(self.active)
         start = FeaturesStart(self.backbone, config.layers, tokens, len(self.prompts))
-        draws = [SeededDraws("features", config.seed, *self._view(p)) for p in self.prompts]
+        first, _ = self._distinct(self.active)
+        draws = {n: SeededDraws("features", config.seed, *self._view(self.prompts[n])) for n in first}
+        passes = [(n, step) for step in range(config.init_crops) for n in first]
+        shape = self._latent_shape()
+        noises = [draws[n].noise(step, shape, config.noise) for n, step in passes]
 
-        def work(part: slice, step: int) -> None:
-            rows = self.active[part]
-            crops = [self._crops[n][step] for n in rows]
-            distinct, places = self._distinct(rows)
-            first = [rows[i] for i in distinct]
-            latents = self._encode(first, [crops[i] for i in distinct])
-            noise = torch.stack([draws[n].noise(step, tuple(latents.shape[1:]), config.noise) for n in first])
-            noisy = self.backbone.add_noise(latents, noise.to(latents), config.timestep)
+        def work(part: slice) -> None:
+            seen = passes[part]
+            latents = self._encode([n for n, _ in seen], [self._crops[n][step] for n, step in seen])
+            noise = torch.stack(noises[part]).to(latents)
+            noisy = self.backbone.add_noise(latents, noise, config.timestep)
+            members = [
+                (row, place, self._crops[n][step])
+                for place, (n, step) in enumerate(seen)
+                for row in self.active
+                if self._same[row] == self._same[n]
+            ]
+            rows, places, crops = (list(column) for column in zip(*members, strict=True))
             centres, shown = self._centres(rows, crops)
 
-            def target(size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-                return gaussian_target(centres, size[0], config.sigma, config.pixel_centre), shown
+            def target(side: int) -> tuple[Tensor, Tensor]:
+                return gaussian_target(centres, side, config.sigma, config.pixel_centre), shown
 
-            prompts = self.embeddings.detach()[part]
+            prompts = self.embeddings.detach()[rows]
             trunk = "null" if config.views == "image" else config.trunk
-            start.gather(part, noisy, config.timestep, prompts, target, places, trunk)
+            start.gather(rows, noisy, config.timestep, prompts, target, places, trunk)
 
-        for step in range(config.init_crops):
-            self.batches.map(len(self.active), partial(work, step=step))
+        self.batches.map(len(passes), work)
         with torch.no_grad():
             self.embeddings[:, tokens] = start.solve().to(self.embeddings)
 

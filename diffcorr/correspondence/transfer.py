@@ -18,6 +18,8 @@ from diffcorr.data.geometry import Geometry, frame, image_size, image_to_tensor
 from diffcorr.memory import CPU_BATCH, MOST, Batches
 from diffcorr.types import Point, UInt8Image
 
+READERS = 16  # prompts that read one latent, where they do not lead the model
+
 
 @dataclass(frozen=True)
 class TransferResult:
@@ -79,6 +81,7 @@ def transfer(
     names = keys if keys is not None else [str(q) for q in range(num_queries)]
     flat = embeddings_QRPD.flatten(0, 1).to(backbone.device)
     bank = LatentBank(backbone, crop_side(side, config.crop))
+    batches = batches_of(config, backbone)
 
     def draws_of(n: int) -> Draws:
         q, r = divmod(n, num_rounds)
@@ -86,9 +89,9 @@ def transfer(
 
     def work(part: slice) -> Tensor:
         members = [draws_of(n) for n in range(part.start, part.stop)]
-        return _read(backbone, bank, pixels, flat[part], members, config, variant, geometry)
+        return _read(backbone, bank, pixels, flat[part], members, config, variant, geometry, batches)
 
-    found = batches_of(config, backbone).map(len(flat), work)
+    found = batches.map(len(flat), work)
     if not found:
         return []
     maps_QRLHW = torch.cat(found).unflatten(0, (num_queries, num_rounds))
@@ -103,7 +106,8 @@ def batches_of(config: TransferConfig, backbone: Backbone) -> Batches:
     """How many prompts a reading runs at once: without gradients twice what a small fit would."""
     if config.batch_size != "auto":
         return Batches(config.batch_size)
-    return Batches(CPU_BATCH if backbone.device.type == "cpu" else MOST)
+    shared = config.crops == "grid" and config.trunk == "null"  # then a prompt more costs little
+    return Batches((CPU_BATCH if backbone.device.type == "cpu" else MOST) * (READERS if shared else 1))
 
 
 def _read(
@@ -115,51 +119,54 @@ def _read(
     config: TransferConfig,
     variant: AttentionVariant,
     geometry: Geometry,
+    batches: Batches,
 ) -> Tensor:
     """Maps (N, L, side, side) of each item: the mean over the crops that show a pixel, else 0."""
     side = geometry.size[0]
     pixels = crop_side(side, config.crop)
     room = side - pixels
     positions = bank_positions(side, pixels, config.bank_size or 1 << 62)
-    corners = [Crop(0, 0), Crop(0, room), Crop(room, 0), Crop(room, room)]
+    corners = [Crop(0, 0), Crop(0, room), Crop(room, 0), Crop(room, room)][: config.num_crops]
     num_layers = len(backbone.resolve_layers("cross", config.layers))
     precise = torch.promote_types(backbone.dtype, torch.float32)
     total = pixels_CHW.new_zeros(len(draws), num_layers, side, side, dtype=precise)
     count = total.new_zeros(len(draws), 1, side, side)
-    for step in range(config.num_crops):
-        if step < len(corners):
-            crops = [corners[step]] * len(draws)
-            centres = [(crop.x + pixels / 2, crop.y + pixels / 2) for crop in crops]
-        else:
-            mean = (total / count.clamp(min=1)).mean(1)
-            crops, centres = [], _argmax(mean, geometry)
-            for (x, y), draw in zip(centres, draws, strict=True):
-                low, high = crop_bounds((x, y), side, pixels, config.margin)
-                crops.append(Crop(*draw.crop(step, low, high)))
-        if config.bank_size:
-            crops = [
-                snap(crop, centre, pixels, positions) for crop, centre in zip(crops, centres, strict=True)
-            ]
-        bank.add("", pixels_CHW, set(crops))
-        latents = torch.stack([bank["", crop] for crop in crops])
-        shape = tuple(latents.shape[1:])
-        noise = torch.stack([draw.noise(step, shape, config.noise) for draw in draws])
-        noisy = backbone.add_noise(latents, noise.to(latents), config.timestep)
-        maps = read_prompts(
-            backbone,
-            noisy,
-            config.timestep,
-            embeddings_NPD,
-            config.layers,
-            variant,
-            config.token,
-            trunk=config.trunk,
-            stop_early=config.stop_early,
-        )
-        resized = resize_maps(maps, pixels)
-        for n, (x, y, _) in enumerate(crops):
-            total[n, :, y : y + pixels, x : x + pixels] += resized[n]
-            count[n, :, y : y + pixels, x : x + pixels] += 1
+
+    def look(steps: Sequence[int], crops_SN: Sequence[Sequence[Crop]]) -> None:
+        """Add what each item sees in its crop of each step."""
+        bank.add("", pixels_CHW, {crop for crops in crops_SN for crop in crops})
+        passes = [(n, crop) for crops in crops_SN for n, crop in enumerate(crops)]
+        shape = tuple(bank["", passes[0][1]].shape)
+        noises = [draw.noise(step, shape, config.noise) for step in steps for draw in draws]
+
+        def work(part: slice) -> None:
+            latents = torch.stack([bank["", crop] for _, crop in passes[part]])
+            noise = torch.stack(noises[part]).to(latents)
+            maps = read_prompts(
+                backbone,
+                backbone.add_noise(latents, noise, config.timestep),
+                config.timestep,
+                embeddings_NPD[[n for n, _ in passes[part]]],
+                config.layers,
+                variant,
+                config.token,
+                trunk=config.trunk,
+                stop_early=config.stop_early,
+            )
+            for (n, (x, y, _)), found in zip(passes[part], resize_maps(maps, pixels), strict=True):
+                total[n, :, y : y + pixels, x : x + pixels] += found
+                count[n, :, y : y + pixels, x : x + pixels] += 1
+
+        batches.map(len(passes), work)
+
+    look(range(len(corners)), [[corner] * len(draws) for corner in corners])
+    for step in range(len(corners), config.num_crops):
+        centres = _argmax((total / count.clamp(min=1)).mean(1), geometry)
+        crops = []
+        for centre, draw in zip(centres, draws, strict=True):
+            crop = Crop(*draw.crop(step, *crop_bounds(centre, side, pixels, config.margin)))
+            crops.append(snap(crop, centre, pixels, positions) if config.bank_size else crop)
+        look([step], [crops])
     return total / count.clamp(min=1)
 
 
