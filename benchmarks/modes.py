@@ -19,6 +19,7 @@ class Mode:
 
 
 GRID = {"crops": "grid", "num_crops": 4}
+FOLLOW = {"crops": "follow", "num_crops": 5, "num_noises": 1, "trunk": "prompt"}
 
 
 def _packed(**changes: dict[str, Any]) -> dict[str, Any]:
@@ -45,7 +46,7 @@ MODES = {
     "one_prompt_a_round": Mode({"fit": {"share": "round"}, "transfer": GRID}),
     "one_prompt": Mode({"fit": {"share": "image"}, "transfer": GRID}),
     "packed": Mode(_packed()),
-    "one_pass": Mode(_packed(transfer={**GRID, "trunk": "null"})),
+    "packed_follow": Mode(_packed(transfer=FOLLOW)),
 }
 
 

@@ -72,8 +72,9 @@ class UNetBackbone(Backbone):
         weights = [*unet.named_parameters(), *vae.encoder.named_parameters()]
         self.fingerprint = fingerprint(config, weights)
         self._modules_by_path = _attention_modules(unet)
+        processor: Any = AttentionProcessor()  # without a declared relation to the library's own
         for module in self._modules_by_path.values():
-            module.set_processor(AttentionProcessor())
+            module.set_processor(processor)
         self._stem = stem_of(unet)
         self._layers = {kind: _layers(unet, self._modules_by_path, kind) for kind in ("cross", "self")}
         self.paper_layers = tuple(paper_layers) if paper_layers is not None else self._default_layers()
