@@ -65,14 +65,13 @@ def per_query(each: dict[str, float], fit: FitConfig, read: TransferConfig, side
 
 
 def per_query_packed(each: dict[str, float], fit: FitConfig, read: TransferConfig) -> float:
-    """FLOPs per query of the preset `packed`: one view serves all queries of an image, forward only.
+    """FLOPs per query of the preset `packed`: one pass of a view serves all queries of an image.
 
     The model's passes alone: the equations that are solved for the token are well below a pass.
     """
-    views = fit.rounds * (fit.init_crops + fit.steps) / QUERIES_PER_IMAGE
-    readings = fit.rounds * read.num_crops
-    encodes = views + read.num_crops / QUERIES_PER_IMAGE
-    return (views + readings) * each["early"] + encodes * each["encode"]
+    views = fit.rounds * (fit.init_crops + fit.steps)
+    readings, encodes = read.num_crops * read.num_noises, views + read.num_crops
+    return ((views + readings) * each["early"] + encodes * each["encode"]) / QUERIES_PER_IMAGE
 
 
 def main(arguments: list[str]) -> None:

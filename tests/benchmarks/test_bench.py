@@ -79,8 +79,8 @@ def test_flops_of_a_query_by_hand():
 
 
 def test_flops_of_shared_views_by_hand():
-    """Views of 16 crops and 2 steps serve 10 queries; each is read in 3 rounds of 4 crops, encoded once."""
+    """Three rounds of 16 crops and 2 steps serve 10 queries, as do 4 crops of the target with 3 noises each."""
     each = {"encode": 3.0, "whole": 10.0, "early": 6.0, "backward": 5.0}
-    fit, read = FitConfig(init_crops=16, steps=2, rounds=3), TransferConfig(crops="grid", num_crops=4)
-    views = 3 * 18 / 10
-    assert per_query_packed(each, fit, read) == pytest.approx((views + 12) * 6 + (views + 0.4) * 3)
+    fit = FitConfig(init_crops=16, steps=2, rounds=3)
+    read = TransferConfig(crops="grid", num_crops=4, num_noises=3)
+    assert per_query_packed(each, fit, read) == pytest.approx(((54 + 12) * 6 + (54 + 4) * 3) / 10)

@@ -146,6 +146,25 @@ def test_a_grid_is_read_in_one_pass_a_crop(backbone: UNetBackbone) -> None:
     torch.testing.assert_close(alone.heatmap, together[3].heatmap)
 
 
+def test_each_crop_is_read_with_every_noise(backbone: UNetBackbone) -> None:
+    """The mean of what the noises show, by hand; and where crops follow, more noises are refused."""
+    image, prompt = image_of(5, 32, 32), random(1, NUM_TOKENS, WIDTH)
+    config = TransferConfig(crops="grid", num_crops=1, num_noises=3, crop=1.0, layers=LAYERS, trunk="null")
+    (found,) = transfer_grid(backbone, image, prompt, [[(0, 0)]], config, MEAN, target="t", heatmaps=True)
+    draws, latent = SeededDraws("grid", 0, "t"), crop_latent(backbone, image, 0, 0, 32, False)
+    maps = []
+    for step in range(3):
+        noise = draws.noise(step, tuple(latent.shape[1:]), "gaussian")
+        noisy = backbone.add_noise(latent, noise[None], 140)
+        read = read_prompts(backbone, noisy, 140, prompt, LAYERS, token=1, trunk="null")
+        maps.append(resize_maps(read, 32)[0].mean(0))
+    assert found.heatmap is not None
+    assert not torch.allclose(maps[0], maps[1], rtol=1e-3)
+    torch.testing.assert_close(found.heatmap, torch.stack(maps).mean(0))
+    with pytest.raises(DiffcorrError, match="expected num_noises 1 where crops follow, found 3"):
+        TransferConfig(num_noises=3)
+
+
 @pytest.mark.parametrize("config", [FitConfig, TransferConfig])
 def test_a_bank_has_at_least_the_corners(config: type[FitConfig] | type[TransferConfig]) -> None:
     with pytest.raises(DiffcorrError, match="expected bank_size 0 or at least 4"):
