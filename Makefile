@@ -49,10 +49,12 @@ fast-modes: bench  ## measure what the fast modes cost in PCK as well (docs/perf
 	cp outputs/fast_modes/fast_modes.json docs/results/fast_modes.json
 	$(BIN)/python -m benchmarks.tables
 
-results: install  ## score the whole test list and the segmentation split for three seeds
-	$(BIN)/python eval.py task=correspondence experiment=partworld
-	$(BIN)/python eval.py task=segmentation experiment=partworld
-	$(BIN)/python eval.py task=correspondence experiment=partworld data=partworld_cross
+METHODS := packed,prompt_fit_rerank,dift,dift_mls,colour_nn,copy_position,chance
+
+results: install  ## score the test list, with all methods and groupers that need no downloads, for three seeds
+	$(BIN)/python eval.py task=correspondence experiment=partworld "baselines=[$(METHODS)]"
+	$(BIN)/python eval.py task=segmentation experiment=groupers output_dir=outputs/partworld
+	$(BIN)/python eval.py task=correspondence experiment=partworld "baselines=[$(METHODS)]" data=partworld_cross
 	$(BIN)/diffcorr report outputs/partworld --data partworld
 	mkdir -p docs/results
 	cp outputs/partworld/report/protocols.json docs/results/partworld_protocols.json

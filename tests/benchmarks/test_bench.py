@@ -7,8 +7,10 @@ import torch
 
 from benchmarks import run
 from benchmarks.count_flops import per_query, per_query_packed, pieces
+from benchmarks.count_memory import LiveBytes, step_bytes
 from benchmarks.measure import counted, take_turns
 from benchmarks.modes import MODES, changed
+from diffcorr.attention import MeanAttention
 from diffcorr.config import compose, instantiate
 from diffcorr.correspondence import FitConfig, TransferConfig
 from tests.helpers.tiny_models import tiny_backbone
@@ -84,3 +86,35 @@ def test_flops_of_shared_views_by_hand():
     fit = FitConfig(init_crops=16, steps=2, rounds=3)
     read = TransferConfig(crops="grid", num_crops=4, num_noises=3)
     assert per_query_packed(each, fit, read) == pytest.approx(((54 + 12) * 6 + (54 + 4) * 3) / 10)
+
+
+def test_live_bytes_by_hand():
+    with LiveBytes() as live:
+        a = torch.zeros(1000)
+        view = a.view(10, 100)
+        assert (live.now, live.peak) == (4000, 4000)
+        b = (a + 1) * 2  # the sum dies
+        assert (live.now, live.peak) == (8000, 12000)
+        b.add_(1)
+        del a
+        assert live.now == 8000  # the view holds it
+        del view
+        assert (live.now, live.peak) == (4000, 12000)
+        x = b.requires_grad_()
+        y = x.exp().sin()  # backward needs both
+        assert live.now == 12000
+        del y
+        assert live.now == 4000
+
+
+def test_memory_of_a_step_grows_with_the_prompts_and_the_layers_that_run():
+    backbone = tiny_backbone()
+    sizes = {
+        (n, early): step_bytes(backbone, FitConfig(layers=[3], stop_early=early), MeanAttention(), n)
+        for n in (2, 4, 6)
+        for early in (True, False)
+    }
+    steps = sizes[4, True] - sizes[2, True], sizes[6, True] - sizes[4, True]
+    assert steps[0] == pytest.approx(steps[1], rel=0.02)  # a batch of another size may ask for other scratch
+    assert steps[0] > 2 * sizes[2, True] / 3
+    assert sizes[4, True] < sizes[4, False]
