@@ -1,8 +1,8 @@
-"""Memory of one step of the fit on a true architecture, counted without running it: ``python -m benchmarks.count_memory``.
+"""Memory of a step of a fit on a true architecture, not run at all: ``python -m benchmarks.count_memory``.
 
-The bytes of all tensors that live at once, on fake tensors, which have shapes only, for packs of one, two and
-four prompts; what a card holds follows from the line through them. Libraries' work space and the allocator's waste
-come on top, for which a tenth is kept back. Overrides as in ``benchmarks.run``.
+The bytes of all tensors that live at once, on fake tensors, which have shapes only, for packs of one, two
+and four prompts; what a card holds follows from the line through them. A library's work space and the
+allocator's waste come on top, for which a tenth is kept back. Overrides as in ``benchmarks.run``.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ def test_flops_of_a_query_by_hand():
 
 
 def test_flops_of_shared_views_by_hand():
-    """Three rounds of 16 crops and 2 steps serve 10 queries, as do 4 crops of the target with 3 noises each."""
+    """Three rounds of 16 crops and 2 steps serve 10 queries, as do 4 crops with 3 noises of the target."""
     each = {"encode": 3.0, "whole": 10.0, "early": 6.0, "backward": 5.0}
     fit = FitConfig(init_crops=16, steps=2, rounds=3)
     read = TransferConfig(crops="grid", num_crops=4, num_noises=3)
