@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,8 +14,10 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.utils import logging as diffusers_logging
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
+from transformers.utils import logging as transformers_logging
 
 from diffcorr.backbones.base import Backbone, Kind, LayerInfo, StopForward, fingerprint
 from diffcorr.backbones.catalog import CATALOG, SD_SCHEDULE
@@ -153,13 +156,14 @@ class UNetBackbone(Backbone):
             "low_cpu_mem_usage": False,
         }
         try:
-            unet = part(UNet2DConditionModel, "unet", **safe)
-            vae = part(AutoencoderKL, "vae", **safe)
-            scheduler = part(DDIMScheduler, "scheduler", required=False) or DDIMScheduler(**SD_SCHEDULE)
-            text_encoder = part(
-                CLIPTextModel, "text_encoder", required=False, use_safetensors=True, dtype=torch.float32
-            )
-            tokenizer = part(CLIPTokenizer, "tokenizer", required=False)
+            with _no_bars():
+                unet = part(UNet2DConditionModel, "unet", **safe)
+                vae = part(AutoencoderKL, "vae", **safe)
+                scheduler = part(DDIMScheduler, "scheduler", required=False) or DDIMScheduler(**SD_SCHEDULE)
+                text_encoder = part(
+                    CLIPTextModel, "text_encoder", required=False, use_safetensors=True, dtype=torch.float32
+                )
+                tokenizer = part(CLIPTokenizer, "tokenizer", required=False)
         except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:300]
             raise BackboneError(
@@ -283,6 +287,21 @@ class UNetBackbone(Backbone):
 def _plain(config: Mapping[str, object]) -> dict[str, object]:
     """A diffusers config without its bookkeeping (versions, paths)."""
     return {key: value for key, value in config.items() if not key.startswith("_")}
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """A bar for each weight file would stand between the lines of a result; downloads keep theirs."""
+    shown = [
+        library for library in (diffusers_logging, transformers_logging) if library.is_progress_bar_enabled()
+    ]
+    try:
+        for library in shown:
+            library.disable_progress_bar()
+        yield
+    finally:
+        for library in shown:
+            library.enable_progress_bar()
 
 
 def _dtype(dtype: str | torch.dtype) -> torch.dtype:
