@@ -104,22 +104,45 @@ def correspondence() -> str:
 def segmentation() -> str:
     """The groupers under protocol `per_image`."""
     records, compared = read("partworld"), read("partworld_comparisons")
-    main = {"task": "segmentation", "dataset": "partworld", "group": None}
-    methods = list(dict.fromkeys(r["method"] for r in records if r["task"] == "segmentation"))
+    main = {"task": "segmentation", "dataset": "partworld", "protocol": "per_image", "group": None}
     rows = [
         [
             method,
             spread(records, method=method, metric="miou", **main),
             spread(records, method=method, metric="accuracy", **main),
-            lead(compared, against=method, metric="miou", task="segmentation"),
+            lead(compared, against=method, metric="miou", task="segmentation", protocol="per_image"),
         ]
-        for method in methods
+        for method in groupers(records)
     ]
     return (
         "**Segmentation**, protocol `per_image`, percent: 90 pictures; `kmeans_pixels` gets as many "
-        "segments as diffseg found.\n\n"
+        "segments as diffseg found, `kmeans_s` as many as the picture has classes.\n\n"
         + markdown(["method", "mIoU", "accuracy", "diffseg's lead in mIoU"], rows)
     )
+
+
+def groupers(records: Iterable[Row]) -> list[str]:
+    """Names of the segmentation methods in the order of the run."""
+    return list(dict.fromkeys(r["method"] for r in records if r["task"] == "segmentation"))
+
+
+def groupers_by_protocol() -> str:
+    """mIoU of every grouper under every protocol, and in every style of drawing."""
+    records = [r for r in read("partworld") if r["task"] == "segmentation"]
+    protocols = list(dict.fromkeys(r["protocol"] for r in records))
+    styles = ["flat", "shaded", "sketch", "painting"]
+    rows = [
+        [
+            method,
+            *(spread(records, method=method, metric="miou", protocol=p, group=None) for p in protocols),
+            *(
+                spread(records, method=method, metric="miou", protocol="per_image", group=f"style={style}")
+                for style in styles
+            ),
+        ]
+        for method in groupers(records)
+    ]
+    return markdown(["method", *(f"`{p}`" for p in protocols), *styles], rows)
 
 
 def speed() -> str:
@@ -164,6 +187,7 @@ def main() -> None:
     if read("partworld"):
         fill(Path("README.md"), "correspondence", correspondence())
         fill(Path("README.md"), "segmentation", segmentation())
+        fill(Path("docs/segmentation.md"), "groupers", groupers_by_protocol())
     if read("bench_fit"):
         fill(Path("docs/performance.md"), "speed", speed())
 

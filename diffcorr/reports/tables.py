@@ -1,20 +1,20 @@
-"""Results as a Markdown table: one row for each method, one column for each metric and protocol."""
+"""Results as Markdown tables: one row for each method, one column for each metric and protocol."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from diffcorr.reports.summary import summarise
+from diffcorr.reports.summary import Score, summarise
 from diffcorr.stores.records import MetricRecord
 
 _HEAD = ("backbone", "data", "group", "method")
 
 
 def results_table(records: Iterable[MetricRecord]) -> str:
-    """A Markdown table of mean ± sample standard deviation over seeds, in percent.
+    """Markdown tables of mean ± sample standard deviation over seeds, in percent, one for each task.
 
     Every metric's column names its protocol, and every cell stands for the number of items and seeds
-    that its row says. Scores of different tasks never share a column.
+    that its row says.
 
     Args:
         records: any number of records; a breakdown's groups become rows of their own.
@@ -22,14 +22,18 @@ def results_table(records: Iterable[MetricRecord]) -> str:
     Returns:
         Markdown, ending in a line break; without records a table that says so.
     """
-    scores = summarise(records)
-    if not scores:
-        return "| no results |\n| --- |\n"
-    columns: dict[tuple[str, str, str], str] = {}
-    rows: dict[tuple[str, ...], dict[tuple[str, str, str], str]] = {}
+    by_task: dict[str, list[Score]] = {}
+    for score in summarise(records):
+        by_task.setdefault(score.setting.task, []).append(score)
+    return "\n".join(_table(scores) for scores in by_task.values()) or "| no results |\n| --- |\n"
+
+
+def _table(scores: Iterable[Score]) -> str:
+    columns: dict[tuple[str, str], str] = {}
+    rows: dict[tuple[str, ...], dict[tuple[str, str], str]] = {}
     for score in scores:
         setting = score.setting
-        column = (setting.task, score.metric, setting.protocol)
+        column = (score.metric, setting.protocol)
         columns[column] = f"{score.metric} ({setting.protocol})"
         size = f"{score.num_items} items, {len(score.values)} seed{'s' if len(score.values) > 1 else ''}"
         row = (setting.backbone, f"{setting.dataset} {setting.split}", setting.group, score.method, size)

@@ -38,6 +38,19 @@ def test_a_table_names_its_protocols():
     )
 
 
+def test_tasks_have_tables_of_their_own():
+    masks = MetricRecord(
+        "segmentation", "diffseg", "tiny", "partworld", "test", "per_image", "miou", 62.0, 90, 0, {}
+    )
+    first, second = results_table([record(), masks, record(metric="pck@0.05")]).split("\n\n")
+    assert first.splitlines()[2] == "| tiny | partworld test | dift | 20.0 | 20.0 | 240 items, 1 seed |"
+    assert second.splitlines() == [
+        "| backbone | data | method | miou (per_image) | over |",
+        "| --- | --- | --- | ---: | --- |",
+        "| tiny | partworld test | diffseg | 62.0 | 90 items, 1 seed |",
+    ]
+
+
 def test_groups_are_rows_of_their_own():
     parts = [record(value=30.0, items=60, style="flat"), record(value=40.0, items=30, group="scale=2")]
     lines = results_table([record(), *parts]).splitlines()
