@@ -94,14 +94,15 @@ def load_backbone(
     return backbone
 
 
-def load_preset(name: str, target: str, root: Mapping[str, object]) -> DictConfig:
-    """A method's config, if what it describes is of the class ``target``.
+def load_preset(name: str, target: str | Sequence[str], root: Mapping[str, object]) -> DictConfig:
+    """A method's config, if what it describes is of the class ``target``, or of one of several.
 
     Raises:
         UnknownNameError: it is not, or there is none; lists those that fit.
     """
     targets = {key: str(load_option("method", key)._target_) for key in option_names("method")}
-    presets = [key for key, path in targets.items() if path.rpartition(".")[2] == target]
+    wanted = (target,) if isinstance(target, str) else target
+    presets = [key for key, path in targets.items() if path.rpartition(".")[2] in wanted]
     if name not in presets:
         raise UnknownNameError("preset", name, presets)
     return load_option("method", name, root)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from diffcorr.backbones.base import Backbone
 from diffcorr.config import instantiate, load_option
-from diffcorr.correspondence import PromptFit
+from diffcorr.correspondence import PromptFit, PromptFitRerank, build_method
 from diffcorr.data.geometry import check_inside, frame, image_size
 from diffcorr.errors import ImageError
 from diffcorr.inputs import ImageLike, as_image, content_id, load_backbone, load_preset, override
@@ -114,8 +114,9 @@ class Matcher:
         Args:
             backbone: ``"tiny"`` (ships with the package), another name of ``configs/backbone``, a
                 local diffusers folder, or a hub name ``owner/name``.
-            preset: name in ``configs/method``; None = ``prompt_fit``, tuned for the embedded model,
-                on ``tiny``, and ``prompt_fit_paper`` on every other.
+            preset: name in ``configs/method``, such as ``packed`` or ``prompt_fit_rerank``; None =
+                ``prompt_fit``, tuned for the embedded model, on ``tiny``, and ``prompt_fit_paper`` on
+                every other.
             device: where to compute.
             dtype: of the frozen weights.
             seed: of all random numbers.
@@ -132,10 +133,12 @@ class Matcher:
         """
         name = preset or ("prompt_fit" if os.fspath(backbone) == "tiny" else "prompt_fit_paper")
         root = {"attention": load_option("attention", attention), "seed": seed}
-        node = load_preset(name, PromptFit.__name__, root)
-        override([node.fit, node.transfer, node.variant], overrides)
+        node = load_preset(name, (PromptFit.__name__, PromptFitRerank.__name__), root)
+        override([node.fit, node.transfer, node.variant, *filter(None, [node.get("features")])], overrides)
         build = instantiate(node)  # first: reading the weights takes longer than finding a slip
-        return cls(build(load_backbone(backbone, device, dtype)))
+        method = build_method(build, load_backbone(backbone, device, dtype), instantiate(node.variant))
+        assert isinstance(method, PromptFit)
+        return cls(method)
 
     @property
     def backbone(self) -> Backbone:

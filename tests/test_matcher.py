@@ -162,6 +162,21 @@ def test_presets_and_changes(folder: Path) -> None:
     assert np.isfinite(half.confidence).all()
 
 
+def test_a_match_weighed_by_features(folder: Path) -> None:
+    """heatmap^(1/2) x cosine^(1/2): in the picture itself the cosine is 1 at the query."""
+    plain, weighed = (
+        quick(folder, preset=name).match(SOURCE, SOURCE, POINTS, heatmaps=True)
+        for name in ("prompt_fit", "prompt_fit_rerank")
+    )
+    assert plain.heatmaps is not None
+    assert weighed.heatmaps is not None
+    for before, after, (x, y) in zip(plain.heatmaps, weighed.heatmaps, POINTS, strict=True):
+        assert (after <= np.sqrt(before) + 1e-3).all()
+        there = int(y), int(x)
+        assert after[there] == pytest.approx(np.sqrt(before[there]), rel=0.05)
+    assert quick(folder, preset="prompt_fit_rerank", block=0, ensemble=1).method.features.block == 0
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
