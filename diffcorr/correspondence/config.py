@@ -33,6 +33,8 @@ class FitConfig:
         init: ``'gaussian'``; ``'text'``: the embedding of ``init_text`` plus Gaussian noise; or
             ``'features'``: like ``'text'``, but the fitted tokens are solved for (`features_start`).
         init_crops: passes from which ``init='features'`` solves.
+        init_ridge: how strongly that solution is held near 0, as a fraction of the equations' mean
+            diagonal; the more crops, the less it needs.
         init_scale: standard deviation of the initial Gaussian.
         init_text: text of ``init='text'`` and ``'features'``; empty, it keeps the other tokens where the
             model expects them without saying anything.
@@ -81,6 +83,7 @@ class FitConfig:
     noise: Noise = "gaussian"
     init: Literal["gaussian", "text", "features"] = "gaussian"
     init_crops: int = 4
+    init_ridge: float = 0.01
     init_scale: float = 1.0
     init_text: str = ""
     loss_resolution: int | None = 512
@@ -105,7 +108,7 @@ class FitConfig:
         _check_bank(self)
         _check_auto(self, "pack_size")
         _between(self, crop=(0.01, 1), margin=(0, 0.5), flip_prob=(0, 1), pixel_centre=(0, 1))
-        _between(self, sigma=(1e-6, None), lr=(0, None), init_scale=(0, None))
+        _between(self, sigma=(1e-6, None), lr=(0, None), init_scale=(0, None), init_ridge=(1e-9, None))
         _one_of(self, noise=("gaussian", "uniform"), init=("gaussian", "text", "features"))
         _one_of(self, loss=("mean_map", "per_layer"), frame=("stretch", "letterbox"))
         _one_of(self, share=("none", "round", "image"), trunk=("prompt", "null"), views=("prompt", "image"))

@@ -23,7 +23,6 @@ from diffcorr.attention.base import AttentionRead, AttentionVariant
 from diffcorr.attention.capture import Trunk, read_prompts
 from diffcorr.backbones.base import Backbone, LayerSpec
 
-RIDGE = 1e-2  # of the mean diagonal
 RANGE = (0.01, 0.95)  # of the wanted probabilities: logits stay finite
 
 Target = Callable[[int], tuple[Tensor, Tensor]]
@@ -60,13 +59,14 @@ class FeaturesStart:
         layers: cross-attention layers that the fit reads.
         tokens: K tokens of each prompt that are fitted.
         num_prompts: N.
+        ridge: what is added to the equations' diagonal, as a fraction of its mean.
     """
 
     def __init__(
-        self, backbone: Backbone, layers: LayerSpec, tokens: Sequence[int], num_prompts: int
+        self, backbone: Backbone, layers: LayerSpec, tokens: Sequence[int], num_prompts: int, ridge: float
     ) -> None:
         self.backbone, self.layers, self.tokens = backbone, layers, list(tokens)
-        self._num_prompts = num_prompts
+        self._num_prompts, self._ridge = num_prompts, ridge
         self._sums: dict[str, Tensor] = {}  # by layer, (N, K, C, d, d + 1)
 
     @torch.no_grad()
@@ -125,5 +125,5 @@ class FeaturesStart:
             assert isinstance(right, Tensor)
             mean = left.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
             eye = torch.eye(left.shape[-1]).to(left)
-            factor = torch.linalg.cholesky(left + RIDGE * mean.clamp(min=1e-12) * eye)
+            factor = torch.linalg.cholesky(left + self._ridge * mean.clamp(min=1e-12) * eye)
             return torch.cholesky_solve(right[..., None], factor)[..., 0]

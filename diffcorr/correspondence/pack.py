@@ -273,7 +273,7 @@ class PackFit:
     def _start_from_features(self) -> None:
         """Put the fitted tokens where the first crops' features say."""
         config, tokens = self.config, self._tokens(self.active)
-        start = FeaturesStart(self.backbone, config.layers, tokens, len(self.prompts))
+        start = FeaturesStart(self.backbone, config.layers, tokens, len(self.prompts), config.init_ridge)
         first, _ = self._distinct(self.active)
         draws = {n: SeededDraws("features", config.seed, *self._view(self.prompts[n])) for n in first}
         passes = [(n, step) for step in range(config.init_crops) for n in first]

@@ -9,7 +9,7 @@ from diffcorr.attention import MeanAttention
 from diffcorr.backbones import UNetBackbone
 from diffcorr.correspondence import FitConfig, FitItem, compose_prompts, fit_prompts
 from diffcorr.correspondence.draws import SeededDraws
-from diffcorr.correspondence.features_start import RANGE, RIDGE
+from diffcorr.correspondence.features_start import RANGE
 from diffcorr.correspondence.pack import PackFit
 from diffcorr.data.partworld import PartWorldPairs
 from diffcorr.types import Query
@@ -26,6 +26,7 @@ CONFIG = FitConfig(
     loss_resolution=None,
     init="features",
     init_crops=2,
+    init_ridge=0.02,
 )
 IMAGE = image_of(2, 32, 32)
 QUERY = Query("toy", "c", "k", (21.0, 9.5))
@@ -75,7 +76,7 @@ def test_against_equations_written_out(folder: Path) -> None:
                     wanted = np.log(p / (1 - p)) + others
                     left += p * (1 - p) * np.outer(row, row)
                     right += p * (1 - p) * row * wanted
-    expected = np.linalg.solve(left + RIDGE * np.trace(left) / width * np.eye(width), right)
+    expected = np.linalg.solve(left + 0.02 * np.trace(left) / width * np.eye(width), right)
     found = pack.embeddings.detach()[0]
     np.testing.assert_allclose(found[1], expected, rtol=1e-3, atol=1e-4)
     untouched = [0, *range(2, NUM_TOKENS)]
