@@ -151,11 +151,14 @@ def _predict(
             "precision": run.config.trainer.precision,
         }
     )
-    if isinstance(method, PromptFit):
-        fit_missing(run, with_store(method, run.config), data)
     done = store.pair_ids(method.name, seed, identity)
     todo = [pair for pair in data.pairs if pair.pair_id not in done]
     log.info("%s, seed %d: %d pairs stored, %d to predict", method.name, seed, len(done), len(todo))
+    if isinstance(method, PromptFit):
+        with_store(method, run.config)
+        method.prompts([query for pair in data.pairs for query in pair.queries()])  # who shares with whom
+        if todo:
+            fit_missing(run, method, data)
     if todo:
         keep = partial(store.add, method.name, seed, config_hash=identity)
         module = PairPredictionModule(method, todo, ImagesById(data), lambda points: keep(predictions=points))
