@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from diffcorr.attention.base import AttentionRead, AttentionVariant
 from diffcorr.attention.mean import MeanAttention
 from diffcorr.backbones.base import Backbone, Kind, LayerInfo, LayerSpec, StopForward
+from diffcorr.backbones.joint_processor import JointAttentionProcessor
 from diffcorr.backbones.processor import AttentionProcessor, fused
 from diffcorr.errors import LayerError
 
@@ -72,7 +74,8 @@ def capture(
         A dict of maps of the latest pass, by the layer's full name, in the order of the layers.
 
     Raises:
-        LayerError: the block ended and no attention was recorded, or ``token`` is no prompt token.
+        LayerError: the block ended and no attention was recorded, ``token`` is no prompt token, or
+            ``prompts_NPD`` of a model whose attention does not take its keys from the prompt itself.
         UnknownNameError: a layer that does not exist.
     """
     chosen = backbone.resolve_layers(kind, layers)
@@ -83,6 +86,11 @@ def capture(
         raise LayerError(
             f"expected a token in 0..{num_tokens - 1} of cross-attention, found {token} of {kind}"
         )
+    if beside is not None and not backbone.prompt_is_context:
+        raise LayerError(
+            f"expected a model whose attention reads the prompt itself (a U-Net), found {backbone.name}: "
+            "use trunk=prompt"
+        )
     variant = variant or MeanAttention()
     modules: Mapping[str, Any] = backbone.attention_modules()
     maps: dict[str, AttentionMap] = {}
@@ -91,7 +99,9 @@ def capture(
         for layer in chosen:
             last = stop_early and layer is chosen[-1]
             column = token if token is None or isinstance(token, int) else wanted
-            processor = _CapturingProcessor(backbone, layer, variant, column, maps, beside, stop=last)
+            joint = isinstance(originals[layer.name], JointAttentionProcessor)
+            build = _CapturingJointProcessor if joint else _CapturingProcessor
+            processor = build(backbone, layer, variant, column, maps, beside, stop=last)
             modules[layer.name].set_processor(processor)
         yield maps
     finally:
@@ -162,8 +172,8 @@ class _Beside:
     rows: Sequence[int]
 
 
-class _CapturingProcessor(AttentionProcessor):
-    """Computes the probabilities itself, which the library never exposes, and hands them to a variant."""
+class _Recorder:
+    """What is to be read of a layer, and where it goes."""
 
     def __init__(
         self,
@@ -178,6 +188,23 @@ class _CapturingProcessor(AttentionProcessor):
     ) -> None:
         self.backbone, self.layer, self.variant, self.token = backbone, layer, variant, token
         self.maps, self.beside, self.stop = maps, beside, stop
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(h, w) of the layer's map."""
+        assert self.backbone.map_origin is not None
+        height, width = (-(-side // self.layer.downscale) for side in self.backbone.map_origin)
+        return height, width
+
+    def record(self, found: Tensor) -> None:
+        """Keep a map; no more is run where it was the last."""
+        self.maps[self.layer.name] = AttentionMap(found, self.size, self.layer)
+        if self.stop:
+            raise StopForward
+
+
+class _CapturingProcessor(_Recorder, AttentionProcessor):
+    """Computes the probabilities itself, which the library never exposes, and hands them to a variant."""
 
     def attend(self, attn: Any, query_BCNd: Tensor, context: Tensor, mask: Tensor | None) -> Tensor:
         """As it would be without a reader, or nothing any more."""
@@ -197,23 +224,65 @@ class _CapturingProcessor(AttentionProcessor):
             prompts, rows = self.beside.prompts.to(context.dtype), list(self.beside.rows)
             with torch.set_grad_enabled(prompts.requires_grad):
                 found = self.variant(read(query_BCNd[rows], self.normed(attn, prompts)))
-        self.maps[self.layer.name] = AttentionMap(found, self._size(query_BCNd.shape[2]), self.layer)
-        if self.stop:
-            raise StopForward
+        if prod(self.size) != query_BCNd.shape[2]:
+            raise LayerError(
+                f"expected a map of {self.size[0]}x{self.size[1]} in {self.layer.name}, found "
+                f"{query_BCNd.shape[2]} pixels: the model halves its latents in a way that this backbone "
+                "does not describe"
+            )
+        self.record(found)
         value_BCMd = self.heads(attn, attn.to_v(context))
         if self.layer.kind == "cross" and self.beside is None:  # the probabilities are there already
             return own.probs.to(value_BCMd.dtype) @ value_BCMd
         return fused(own.query, own.key, value_BCMd, attn.scale)
 
-    def _size(self, num_pixels: int) -> tuple[int, int]:
-        assert self.backbone.map_origin is not None
-        height, width = (-(-side // self.layer.downscale) for side in self.backbone.map_origin)
-        if prod((height, width)) != num_pixels:
-            raise LayerError(
-                f"expected a map of {height}x{width} in {self.layer.name}, found {num_pixels} pixels: "
-                "the model halves its latents in a way that this backbone does not describe"
-            )
-        return height, width
+
+class _CapturingJointProcessor(_Recorder, JointAttentionProcessor):
+    """Reads one block of the attention that image and text share."""
+
+    def mix(self, query_BCSd: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """As it would be without a reader, or nothing any more."""
+        length = query_BCSd.shape[2] - prod(self.size)  # of the text
+        image, scale, kind = query_BCSd[:, :, length:], query_BCSd.shape[-1] ** -0.5, self.layer.kind
+        if kind == "cross":
+            text, rest = key[:, :, :length], key[:, :, length:]
+            self.record(self.variant(JointRead(image, text, scale, kind, self.token, rest)))
+        else:  # the softmax over the image alone is its block of the joint one, rows normalised
+            self.record(self.variant(AttentionRead(image, key[:, :, length:], scale, kind)))
+        return super().mix(query_BCSd, key, value)
+
+
+@dataclass(frozen=True)
+class JointRead(AttentionRead):
+    """The image-to-text block of joint attention: its probabilities come out of a softmax over all.
+
+    Attributes:
+        key: of the text's P tokens.
+        rest: keys (B, C, N, d) of the image, which the tokens compete with.
+    """
+
+    rest: Tensor | None = None
+
+    @cached_property
+    def probs(self) -> Tensor:
+        """Probabilities of all heads, (B, C, N, P); rows sum to what the image leaves of 1."""
+        assert self.rest is not None
+
+        def claimed_by(c: int) -> Tensor:
+            assert self.rest is not None
+            read = AttentionRead(self.query[:, c : c + 1], self.rest[:, c : c + 1], self.scale, "self")
+            return read.scores.logsumexp(-1, keepdim=True)
+
+        # head by head: together the scores of all pixels for all pixels take gigabytes
+        claimed = torch.cat([claimed_by(c) for c in range(self.query.shape[1])], 1)
+        return (self.scores - torch.logaddexp(self.scores.logsumexp(-1, keepdim=True), claimed)).exp()
+
+    def head(self, c: int) -> JointRead:
+        """The same of head ``c`` alone."""
+        assert self.rest is not None
+        one = slice(c, c + 1)
+        query, key, rest = self.query[:, one], self.key[:, one], self.rest[:, one]
+        return JointRead(query, key, self.scale, self.kind, self.token, rest)
 
 
 def resize_maps(maps: Mapping[str, AttentionMap], size: int) -> Tensor:

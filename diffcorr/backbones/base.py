@@ -30,6 +30,8 @@ class LayerInfo:
         kind: ``'cross'`` or ``'self'``.
         num_heads: number of heads C.
         downscale: side of the latent over side of the map.
+        joint: whether image and text share one softmax: the kind then names the block of it that is
+            read, image-to-text or image-to-image.
     """
 
     name: str
@@ -37,6 +39,37 @@ class LayerInfo:
     kind: Kind
     num_heads: int
     downscale: int
+    joint: bool = False
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a model asks of its input, and how it was trained.
+
+    Attributes:
+        family: of models that one class is for.
+        image_size: native side of its square input in pixels.
+        multiple: of which the sides of an input have to be, in pixels.
+        latent_channels, latent_downscale: c, and side of the image over side of the latent.
+        latent_scale, latent_shift: latents are (VAE mean - shift) x scale.
+        prediction: ``'epsilon'``, ``'v_prediction'`` or ``'flow'``; what the denoiser predicts is never
+            used here.
+        timestep: what a timestep means.
+        embedding: (P, D) of the embedding that is optimised.
+        prompt: which embeddings are optimised and which are fixed.
+    """
+
+    family: str
+    image_size: int
+    multiple: int
+    latent_channels: int
+    latent_downscale: int
+    latent_scale: float
+    latent_shift: float
+    prediction: str
+    timestep: str
+    embedding: tuple[int, int]
+    prompt: str
 
 
 class StopForward(Exception):  # noqa: N818 - no error, like StopIteration
@@ -53,6 +86,8 @@ class Backbone(nn.Module, ABC):
         latent_downscale: side of the image over side of the latent.
         embedding_shape: (P, D), number of prompt tokens and width of one.
         fingerprint: hash of configuration and weights, equal across processes and precisions.
+        prompt_is_context: whether cross-attention takes its keys from the prompt embeddings themselves:
+            only then prompts can be read without being followed, and a fit can start from features.
         map_origin: (h, w) of the latents of the last ``denoise``, from which maps get their size.
     """
 
@@ -62,6 +97,7 @@ class Backbone(nn.Module, ABC):
     latent_downscale: int
     embedding_shape: tuple[int, int]
     fingerprint: str
+    prompt_is_context: bool = True
     map_origin: tuple[int, int] | None = None
     _null: Tensor | None = None
 
@@ -89,7 +125,7 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def features(self, latents: Tensor, timestep: int, prompt_embeds_BPD: Tensor, block: int) -> Tensor:
-        """Output (B, D, h, w) of the up block ``block``; nothing after it is run."""
+        """Output (B, D, h, w) of the block (of a U-Net: up block) ``block``; nothing after it is run."""
 
     @abstractmethod
     def encode_prompt(self, texts: Sequence[str]) -> tuple[Tensor, list[list[str]]]:
@@ -102,6 +138,10 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def layers(self, kind: Kind = "cross") -> tuple[LayerInfo, ...]:
         """All layers of that kind in the order down, mid, up."""
+
+    @abstractmethod
+    def needs(self) -> Needs:
+        """What the model asks of its input, and how it was trained."""
 
     def null_prompt(self) -> Tensor:
         """Embedding (1, P, D) of the empty text, computed once."""

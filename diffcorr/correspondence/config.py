@@ -123,6 +123,10 @@ class FitConfig:
     def check(self, backbone: Backbone) -> None:
         """Raise what would fail on this backbone, before any work is done."""
         _check(self, backbone)
+        if self.init == "features" and not backbone.prompt_is_context:
+            raise DiffcorrError(
+                f"expected a U-Net for init=features, found {backbone.name}: use init=text or init=gaussian"
+            )
         if self.share != "none" and self.queries_per_prompt(backbone) < 1:
             raise DiffcorrError(
                 f"expected room for a query in a prompt of {backbone.embedding_shape[0]} tokens, found none: "

@@ -155,7 +155,7 @@ def test_catalog_has_the_true_architectures(name: str, num_parameters: int) -> N
     """Published sizes of the two U-Nets; built without memory."""
     from diffusers import UNet2DConditionModel
 
-    config = CATALOG[name].unet
+    config = CATALOG[name].denoiser
     assert config is not None
     with torch.device("meta"):
         unet = UNet2DConditionModel(**config)

@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import shutil
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FluxTransformer2DModel,
+    PixArtTransformer2DModel,
+    SD3Transformer2DModel,
+    UNet2DConditionModel,
+)
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5EncoderModel,
+)
 
 from diffcorr.backbones import UNetBackbone
 
 IMAGE_SIZE = 32
 NUM_TOKENS = 8
 WIDTH = 16
+POOLED = 12
 
 
 def tiny_unet(seed: int = 0) -> UNet2DConditionModel:
@@ -93,3 +113,138 @@ def save_tiny_pipeline(folder: Path) -> Path:
     )
     CLIPTextModel(config).save_pretrained(folder / "text_encoder")
     return folder
+
+
+def tiny_sdxl_unet(seed: int = 0) -> UNet2DConditionModel:
+    """As in SDXL: no attention at the finest resolution, two layers in each block, a pooled text, a size."""
+    torch.manual_seed(seed)
+    return UNet2DConditionModel(
+        sample_size=8,
+        layers_per_block=1,
+        block_out_channels=(16, 32),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=(1, 2),
+        cross_attention_dim=2 * WIDTH,
+        attention_head_dim=(2, 4),
+        use_linear_projection=True,
+        norm_num_groups=4,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=POOLED + 6 * 8,
+    )
+
+
+def tiny_pixart(seed: int = 0, **changes: object) -> PixArtTransformer2DModel:
+    torch.manual_seed(seed)
+    config = {
+        "sample_size": 8,
+        "num_layers": 2,
+        "num_attention_heads": 2,
+        "attention_head_dim": 8,
+        "cross_attention_dim": 16,
+        "caption_channels": WIDTH,
+        "use_additional_conditions": False,
+    }
+    return PixArtTransformer2DModel(**config | changes)
+
+
+def tiny_sd3(seed: int = 0, **changes: object) -> SD3Transformer2DModel:
+    torch.manual_seed(seed)
+    config = {
+        "sample_size": 8,
+        "in_channels": 4,
+        "out_channels": 4,
+        "num_layers": 3,
+        "num_attention_heads": 2,
+        "attention_head_dim": 8,
+        "joint_attention_dim": 3 * WIDTH,
+        "caption_projection_dim": 16,
+        "pooled_projection_dim": 2 * POOLED,
+        "pos_embed_max_size": 12,
+    }
+    return SD3Transformer2DModel(**config | changes)
+
+
+def tiny_sd35(seed: int = 0) -> SD3Transformer2DModel:
+    """As in SD 3.5 medium: normed queries and keys, and attention of the image alone in the first layers."""
+    return tiny_sd3(seed, qk_norm="rms_norm", dual_attention_layers=(0, 1))
+
+
+def tiny_flux(seed: int = 0, guidance_embeds: bool = True) -> FluxTransformer2DModel:
+    torch.manual_seed(seed)
+    return FluxTransformer2DModel(
+        in_channels=16,
+        num_layers=2,
+        num_single_layers=2,
+        num_attention_heads=2,
+        attention_head_dim=8,
+        joint_attention_dim=WIDTH,
+        pooled_projection_dim=WIDTH,
+        axes_dims_rope=(2, 2, 4),
+        guidance_embeds=guidance_embeds,
+    )
+
+
+DENOISERS = {
+    "unet": tiny_unet,
+    "sdxl": tiny_sdxl_unet,
+    "pixart": tiny_pixart,
+    "sd3": tiny_sd3,
+    "sd35": tiny_sd35,
+    "flux": tiny_flux,
+    "flux_schnell": functools.partial(tiny_flux, guidance_embeds=False),
+}
+"""A tiny denoiser of every family."""
+
+
+TEXTS = {
+    "sdxl": ({"": CLIPTextModel, "_2": CLIPTextModelWithProjection}, None),
+    "pixart": ({}, ""),
+    "sd3": ({"": CLIPTextModelWithProjection, "_2": CLIPTextModelWithProjection}, "_3"),
+    "flux": ({"": CLIPTextModel}, "_2"),
+}
+"""CLIP's models by the suffix of their folder, and the suffix of T5's."""
+
+
+def save_tiny_family(folder: Path, family: str) -> Path:
+    """A diffusers folder of that family with all parts that its pipeline has."""
+    plain = save_tiny_pipeline(folder)
+    if family == "unet":
+        return plain
+    clips, t5 = TEXTS[{"sd35": "sd3", "flux_schnell": "flux"}.get(family, family)]
+    config = CLIPTextConfig.from_pretrained(
+        plain / "text_encoder", num_hidden_layers=2, projection_dim=POOLED
+    )
+    tokenizer = CLIPTokenizer.from_pretrained(plain / "tokenizer")
+    for part in ("unet", "text_encoder", "tokenizer"):
+        shutil.rmtree(folder / part)
+    DENOISERS[family]().save_pretrained(folder / ("unet" if family == "sdxl" else "transformer"))
+    if family.startswith(("sd3", "flux")):
+        FlowMatchEulerDiscreteScheduler().save_pretrained(folder / "scheduler")
+    for seed, (suffix, model) in enumerate(clips.items(), start=2):
+        torch.manual_seed(seed)
+        model(config).save_pretrained(folder / f"text_encoder{suffix}")
+        tokenizer.save_pretrained(folder / f"tokenizer{suffix}")
+    if t5 is not None:
+        _save_t5(folder, t5, 3 * WIDTH if family.startswith("sd3") else WIDTH)
+    return folder
+
+
+def _save_t5(folder: Path, suffix: str, width: int) -> None:
+    words = ["<pad>", "</s>", "<unk>", "▁", *"abcdefghijklmnopqrstuvwxyz", "▁red"]
+    bare = Tokenizer(models.Unigram([(word, -float(i)) for i, word in enumerate(words)], unk_id=2))
+    bare.pre_tokenizer = pre_tokenizers.Metaspace()
+    bare.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    PreTrainedTokenizerFast(
+        tokenizer_object=bare,
+        pad_token="<pad>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        model_max_length=NUM_TOKENS,
+    ).save_pretrained(folder / f"tokenizer{suffix}")
+    torch.manual_seed(5)
+    config = T5Config(
+        vocab_size=len(words), d_model=width, d_kv=8, d_ff=32, num_layers=2, num_heads=2, pad_token_id=0
+    )
+    T5EncoderModel(config).save_pretrained(folder / f"text_encoder{suffix}")
