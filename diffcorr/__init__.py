@@ -14,13 +14,21 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from diffcorr.matcher import Match, Matcher
+    from diffcorr.propagator import Carried, Propagator
     from diffcorr.segmenter import Segmentation, Segmenter
 
 __version__ = "0.1.0"
 
-__all__ = ["Match", "Matcher", "Segmentation", "Segmenter", "__version__"]
+__all__ = ["Carried", "Match", "Matcher", "Propagator", "Segmentation", "Segmenter", "__version__"]
 
-_HOMES = {"Match": "matcher", "Matcher": "matcher", "Segmentation": "segmenter", "Segmenter": "segmenter"}
+_HOMES = {
+    "Carried": "propagator",
+    "Match": "matcher",
+    "Matcher": "matcher",
+    "Propagator": "propagator",
+    "Segmentation": "segmenter",
+    "Segmenter": "segmenter",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import diffcorr
+from diffcorr.cli_backbones import add_backbones_command
 from diffcorr.cli_data import add_data_commands
 from diffcorr.cli_report import add_report_command
 from diffcorr.cli_score import add_score_commands
@@ -23,8 +24,10 @@ what confidence. Points are x,y in pixels of the image file, from its top left c
 
 SEGMENT_EXAMPLE = """example:
   diffcorr segment photo.jpg --tau 0.9 --out masks.png
+  diffcorr segment photo.jpg --words dog,grass,sky --out named.png
 
-Prints a line for every segment: its id, its share of the image, and its bounding box in pixels."""
+Prints a line for every segment: its id, its share of the image, its bounding box in pixels, and its name
+where there are words to name it by."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"diffcorr {diffcorr.__version__}")
-    names = "{match,segment,data,score,report}"
+    names = "{match,segment,data,score,report,backbones}"
     commands = parser.add_subparsers(title="commands", required=True, metavar=names)
 
     match = _command(commands, "match", "find points of one image in another", MATCH_EXAMPLE)
@@ -64,10 +67,19 @@ def _parser() -> argparse.ArgumentParser:
     segment = _command(commands, "segment", "cut an image into segments", SEGMENT_EXAMPLE)
     segment.add_argument("image", help="image to cut")
     segment.add_argument("--tau", type=float, help="larger values merge more (default: the preset's)")
+    segment.add_argument(
+        "--words", type=_words, metavar="A,B,...", help="names to choose from; segments of one name are one"
+    )
+    segment.add_argument("--caption", help="what the image shows, in a sentence whose words name segments")
+    segment.add_argument("--captioner", help="a captioning model that says it: a folder or hub name")
+    segment.add_argument(
+        "--template", default="a photo of a {}", help="how a word without a caption is shown to the model"
+    )
     segment.set_defaults(run=_segment)
     add_data_commands(commands)
     add_score_commands(commands, _setting)
     add_report_command(commands, _setting)
+    add_backbones_command(commands)
     return parser
 
 
@@ -117,12 +129,15 @@ def _match(args: argparse.Namespace) -> None:
 def _segment(args: argparse.Namespace) -> None:
     changes = {} if args.tau is None else {"tau": args.tau}
     segmenter = diffcorr.Segmenter.from_pretrained(args.backbone, **_options(args) | changes)
-    segmentation = segmenter.segment(args.image)
+    segmentation = segmenter.segment(
+        args.image, args.words, args.caption, args.captioner, template=args.template
+    )
     result = segmentation.to_dict()
     lines = [
         "segment {}: {:.1f} % of the image, box {} {} {} {}".format(
             s["id"], 100 * s["area"] / segmentation.mask.size, *s["bbox"]
         )
+        + (f", {s['word']}" if "word" in s else "")
         for s in result["segments"]
     ]
     if args.out:
@@ -175,6 +190,11 @@ def _point(text: str) -> tuple[float, float]:
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected X,Y such as 120,88, found {text!r}") from None
     return x, y
+
+
+def _words(text: str) -> list[str]:
+    """``dog,fire truck`` as a list."""
+    return [word.strip() for word in text.split(",")]
 
 
 def _setting(text: str) -> tuple[str, object]:

@@ -173,12 +173,16 @@ def load_option(group: str, name: str, root: Mapping[str, object] | None = None)
         raise UnknownNameError(group, name, known)
     node = OmegaConf.load(config_folder() / group / f"{name}.yaml")
     assert isinstance(node, DictConfig)
+    merged: DictConfig | ListConfig = OmegaConf.create()
     for base in node.pop("defaults", []):
-        if base != "_self_":
-            node = OmegaConf.merge(load_option(group, base), node)
-    assert isinstance(node, DictConfig)
-    node._set_parent(root if isinstance(root, DictConfig) else OmegaConf.create(dict(root or {})))
-    return node
+        if base != "_self_":  # always the last
+            option, _, key = base.partition("@")  # as in Hydra: option@key puts it under that key
+            part = load_option(group, option)
+            merged = OmegaConf.merge(merged, {key: part} if key else part)
+    found = OmegaConf.merge(merged, node)
+    assert isinstance(found, DictConfig)
+    found._set_parent(root if isinstance(root, DictConfig) else OmegaConf.create(dict(root or {})))
+    return found
 
 
 def config_hash(config: Any) -> str:

@@ -84,6 +84,18 @@ class PairDataset(Protocol):
         """The RGB image of that id."""
 
 
+@runtime_checkable
+class LabelledPairs(PairDataset, Protocol):
+    """Pairs whose images have label maps of the object: 0 is not the object, 1.. are its parts or classes."""
+
+    @property
+    def label_names(self) -> Sequence[str]:
+        """Name of every value of the label maps, the first for what is not the object."""
+
+    def label(self, image_id: str) -> npt.NDArray[np.int64]:
+        """(H, W) of the image of that id, -1 ignored."""
+
+
 class SegmentationSample(TypedDict):
     """One image with its semantic labels."""
 

@@ -115,6 +115,16 @@ def test_a_command_that_cannot_be_parsed_shows_its_usage(
     assert told in capsys.readouterr().err
 
 
+def test_segments_are_named_by_words(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["segment", "a.png", "--backbone", "model", "--tau", "1e-4"]
+    assert main([*command, "--words", "red, ab", "--template", "a {}"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines
+    assert all(line.endswith((", red", ", ab")) for line in lines)
+    assert main([*command, "--caption", "a red c", "--words", "sky"]) == 1
+    assert "error: unknown word of the caption 'sky'; known: red, c" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("words", [[], ["match"], ["segment"]])
 def test_help_has_an_example(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:

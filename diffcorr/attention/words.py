@@ -1,17 +1,22 @@
-"""Where a model looks for each word of a caption (Hedlin et al. 2023, figures 4 and 5)."""
+"""Where a model looks for each word of a caption (Hedlin et al. 2023, figures 4 and 5), or of a list."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from diffcorr.attention.base import AttentionVariant
-from diffcorr.attention.capture import AttentionMap, capture, resize_maps
+from diffcorr.attention.capture import AttentionMap, Trunk, read_prompts, resize_maps
 from diffcorr.backbones.base import Backbone, LayerSpec
 from diffcorr.data.geometry import frame, image_size, image_to_tensor
+from diffcorr.errors import DiffcorrError, UnknownNameError
 from diffcorr.types import UInt8Image
 
-SPECIAL = ("<|startoftext|>", "<|endoftext|>")
+START, END = "<|startoftext|>", "<|endoftext|>"
+WORD_END = "</w>"
+"""What the last token of a word ends in, in CLIP's vocabulary."""
 
 
 @torch.no_grad()
@@ -41,19 +46,109 @@ def word_maps(
     Returns:
         N tokens without start, end and padding, and their maps (N, side, side) on the square image.
     """
-    embeds_1PD, tokens = backbone.encode_prompt([caption])
+    embeds_1PD, (tokens,) = backbone.encode_prompt([caption])
+    noisy = _noisy(backbone, image, timestep, num_draws, seed)
+    prompts = embeds_1PD.expand(num_draws, -1, -1)
+    maps = read_prompts(backbone, noisy, timestep, prompts, layers, variant)
     side = backbone.image_size
-    pixels = image_to_tensor(image, frame(image_size(image), side)).to(backbone.device, backbone.dtype)
+    places = content(tokens)
+    words = [tokens[place].removesuffix(WORD_END) for place in places]
+    found = [_of_tokens(maps, [place], side).mean(0) for place in places]
+    return words, torch.stack(found) if places else torch.zeros(0, side, side)
+
+
+@torch.no_grad()
+def phrase_maps(
+    backbone: Backbone,
+    image: UInt8Image,
+    phrases: Sequence[str],
+    caption: str | None = None,
+    variant: AttentionVariant | None = None,
+    *,
+    template: str = "a photo of a {}",
+    layers: LayerSpec = "paper",
+    timestep: int = 300,
+    num_draws: int = 4,
+    seed: int = 0,
+) -> Tensor:
+    """Cross-attention maps of words, each of one or more tokens, or of phrases of several words.
+
+    The tokens of a phrase are averaged, at all places where the caption has it. Without a caption each
+    phrase gets a prompt of its own, so that their number is not bounded by the length of a prompt; all
+    are read in the same passes, in which the model follows the empty prompt.
+
+    Args:
+        backbone: with a text encoder.
+        image: RGB image of any size; it is stretched to the backbone's square.
+        phrases: one or more.
+        caption: a text that has all of them; the model follows it.
+        variant: how heads become a map; None = their mean.
+        template: without a caption, the prompt of a phrase, which takes the place of ``{}``.
+        layers: which layers are averaged.
+        timestep: noise level, 0..999.
+        num_draws: noise draws that are averaged.
+        seed: of the noise.
+
+    Returns:
+        (W, side, side), a map for each phrase on the square image.
+
+    Raises:
+        DiffcorrError: no phrases, an empty one, or a template without one place for it.
+        UnknownNameError: a phrase that the caption, as far as the text encoder reads it, does not have.
+    """
+    if not phrases or not all(phrase.strip() for phrase in phrases):
+        raise DiffcorrError(f"expected one or more words, none of them empty, found {list(phrases)}")
+    if caption is None and (template.count("{}") != 1 or template.replace("{}", "").count("{")):
+        raise DiffcorrError(f"expected a template with one {{}} for the word, found {template!r}: change it")
+    texts = [template.format(phrase) for phrase in phrases] if caption is None else [caption]
+    prompts_BPD, tokens = backbone.encode_prompt(texts)
+    places = [
+        _places(phrase, own, tokens[b if caption is None else 0])
+        for b, (phrase, own) in enumerate(zip(phrases, backbone.encode_prompt(phrases)[1], strict=True))
+    ]
+    noisy = _noisy(backbone, image, timestep, num_draws, seed)
+    side = backbone.image_size
+    total = torch.zeros(len(phrases), side, side, device=backbone.device)
+    for latent in noisy.split(1):  # draw by draw: all of them with all prompts would take gigabytes
+        rows = [0] * len(prompts_BPD)
+        trunk: Trunk = "null" if caption is None else "prompt"
+        maps = read_prompts(backbone, latent, timestep, prompts_BPD, layers, variant, rows=rows, trunk=trunk)
+        for phrase, wanted in enumerate(places):
+            prompt = phrase if caption is None else 0
+            total[phrase] += _of_tokens(maps, wanted, side)[prompt] / num_draws
+    return total
+
+
+def content(tokens: Sequence[str]) -> list[int]:
+    """Places of a prompt's tokens without start, end and what pads it after the end."""
+    end = tokens.index(END) if END in tokens else len(tokens)
+    return [place for place in range(end) if tokens[place] != START]
+
+
+def _places(phrase: str, own: Sequence[str], tokens: Sequence[str]) -> list[int]:
+    """Where a prompt has the tokens of a phrase, as whole words."""
+    wanted = [own[place] for place in content(own)]
+    there = content(tokens)
+    starts = [p for p in there if p - 1 not in there or tokens[p - 1].endswith(WORD_END)]
+    found = [p for p in starts if [tokens[i] for i in there if p <= i < p + len(wanted)] == wanted]
+    if not wanted or not found:
+        words = "".join(tokens[p] for p in there).split(WORD_END)
+        raise UnknownNameError("word of the caption", phrase, dict.fromkeys(w for w in words if w))
+    return [p + i for p in found for i in range(len(wanted))]
+
+
+def _noisy(backbone: Backbone, image: UInt8Image, timestep: int, num_draws: int, seed: int) -> Tensor:
+    """Noisy latents (num_draws, c, h, w) of the image stretched to the square."""
+    geometry = frame(image_size(image), backbone.image_size)
+    pixels = image_to_tensor(image, geometry).to(backbone.device, backbone.dtype)
     latents = backbone.encode(pixels[None]).expand(num_draws, -1, -1, -1)
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed)).to(latents)
-    noisy = backbone.add_noise(latents, noise, timestep)
-    with capture(backbone, layers, variant=variant) as maps:
-        backbone.denoise(noisy, timestep, embeds_1PD.expand(num_draws, -1, -1))
+    return backbone.add_noise(latents, noise, timestep)
 
-    def of_token(place: int) -> Tensor:
-        columns = {k: AttentionMap(m.tensor[..., place], m.size, m.layer) for k, m in maps.items()}
-        return resize_maps(columns, side).mean((0, 1))
 
-    places = [place for place, token in enumerate(tokens[0]) if token not in SPECIAL]
-    words = [tokens[0][place].removesuffix("</w>") for place in places]
-    return words, torch.stack([of_token(place) for place in places]) if places else torch.zeros(0, side, side)
+def _of_tokens(maps: dict[str, AttentionMap], places: Sequence[int], side: int) -> Tensor:
+    """Mean over tokens and layers, (B, side, side)."""
+    columns = {
+        name: AttentionMap(m.tensor[..., list(places)].mean(-1), m.size, m.layer) for name, m in maps.items()
+    }
+    return resize_maps(columns, side).mean(1)

@@ -119,8 +119,8 @@ class MaskProtocol:
     Attributes:
         name: what stands beside every number.
         accounting: how segments are matched: ``present``, image by image to the classes that occur;
-            ``diffseg``, image by image to all classes; ``global``, once for the whole data set. See
-            `match_segments`.
+            ``diffseg``, image by image to all classes; ``global``, once for the whole data set; ``named``,
+            not at all, ids are classes. See `match_segments`.
         frame: which pixels are compared, a key of `FRAMES`.
         merge_background: whether segments that are no object become one, and ignored pixels background, in
             data sets that have a background, see `merge_background`.
@@ -194,6 +194,8 @@ MASK_PROTOCOLS = {
         MaskProtocol("diffseg_320", accounting="diffseg", frame="square_320"),
         # the program of DiffCut (Couairon et al., NeurIPS 2024)
         MaskProtocol("diffcut_128", accounting="diffseg", frame="diffcut_128", merge_background=True),
+        # no match: the id of a segment is its class, for methods that name what they find
+        MaskProtocol("words", accounting="named"),
     )
 }
 

@@ -71,7 +71,7 @@ class SegmentationScore(Metric):
 
         Args:
             mask: (H, W) integer segment ids >= 0; for a match over the data set, ids that mean the same in
-                all images.
+                all images; for the accounting ``named`` classes, -1 for none.
             label: (H, W) integer classes, -1 ignored.
             index: place of the image in its list; identifies it across processes.
 
@@ -83,6 +83,8 @@ class SegmentationScore(Metric):
                 f"expected mask and label of one shape, found {tuple(mask.shape)} and {tuple(label.shape)}"
             )
         mask, label = (see(pixels, self.protocol.frame) for pixels in (mask, label))
+        if self.protocol.accounting == "named":
+            mask = mask.where(mask >= 0, self.num_classes)  # no class
         if self.background is not None:
             label = label.where(label >= 0, self.background)
         hist_CK = confusion(mask, label, self.num_classes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Sequence
 
 import matplotlib
@@ -26,13 +27,15 @@ def draw_segmentation(
     class_names: Sequence[str] | None = None,
     titles: Sequence[str] = ("image", "segments", "ground truth"),
     title: str | None = None,
+    segment_names: Sequence[str] | None = None,
 ) -> Figure:
     """One image, its segments and, where given, the ground truth: a sheet of one row.
 
     Arguments and errors are those of :func:`draw_segmentation_sheet`, for one image.
     """
+    labels = None if label is None else [label]
     return draw_segmentation_sheet(
-        [image], [mask], None if label is None else [label], class_names, titles, title
+        [image], [mask], labels, class_names, titles, title, segment_names=segment_names
     )
 
 
@@ -44,6 +47,7 @@ def draw_segmentation_sheet(
     titles: Sequence[str] = ("image", "segments", "ground truth"),
     title: str | None = None,
     captions: Sequence[str] | None = None,
+    segment_names: Sequence[str] | None = None,
 ) -> Figure:
     """Several images as rows: the image, its segments, the ground truth.
 
@@ -59,6 +63,8 @@ def draw_segmentation_sheet(
         titles: of the columns.
         title: printed above.
         captions: one line for each row, such as its score with the protocol's name.
+        segment_names: where segments have names, the name of each id; segments then are named inside and
+            keep the colour of their id, which is that of the class of the same number.
 
     Raises:
         ImageError: an image or mask has another shape, or the numbers of them differ.
@@ -75,13 +81,12 @@ def draw_segmentation_sheet(
     columns = 2 if labels is None else 3
     column_width = max(width for width, _ in sizes)
     heights = [height + (LINE + 4 if captions else 0) + GAP for _, height in sizes]
-    top = MARGIN + (2 * LINE if title else 0)
-    figure = canvas.new_figure(
-        2 * MARGIN + columns * column_width + (columns - 1) * GAP,
-        top + LINE + 4 + sum(heights) - GAP + MARGIN,
-    )
-    if title:
-        canvas.add_text(figure, MARGIN, MARGIN - 6, title, canvas.LARGE, weight="bold")
+    inner = columns * column_width + (columns - 1) * GAP
+    lines = canvas.wrap(title, 0.85 * inner, canvas.LARGE) if title else []  # bold letters are wider
+    top = MARGIN + (LINE + int(1.3 * LINE) * len(lines) if lines else 0)
+    figure = canvas.new_figure(2 * MARGIN + inner, top + LINE + 4 + sum(heights) - GAP + MARGIN)
+    if lines:
+        canvas.add_text(figure, MARGIN, MARGIN - 6, "\n".join(lines), canvas.LARGE, weight="bold")
     lefts = [MARGIN + column * (column_width + GAP) for column in range(columns)]
     for left, name in zip(lefts, titles, strict=False):
         canvas.add_text(figure, left, top - 4, name, canvas.MEDIUM, INK, "bold")
@@ -91,8 +96,10 @@ def draw_segmentation_sheet(
         mask = _check_mask(masks[row], picture, "mask")
         label = None if labels is None else _check_mask(labels[row], picture, "label")
         canvas.add_image(figure, picture, lefts[0], upper, *size)
-        colors = None if label is None else majority_classes(mask, label)
+        colors = None if label is None or segment_names is not None else majority_classes(mask, label)
         canvas.add_image(figure, overlay(picture, mask, size, colors), lefts[1], upper, *size)
+        if segment_names is not None:
+            _name_regions(figure, mask, segment_names, lefts[1], upper, size)
         if label is not None:
             canvas.add_image(figure, overlay(picture, label, size), lefts[2], upper, *size)
             if class_names is not None:
@@ -136,11 +143,17 @@ def overlay(
 
 
 def segment_color(index: int) -> tuple[float, float, float]:
-    """The colour of a class or segment: twenty that differ in lightness too, then over again."""
+    """The colour of a class or segment, no two alike: tab20, then ever further round the circle of hues."""
+    if index < 0:
+        return (0.6, 0.6, 0.6)
     palette = matplotlib.colormaps["tab20"].colors  # type: ignore[attr-defined]
     # tab20 pairs a dark with a light shade of each hue: all dark ones come first.
     order = [*range(0, 20, 2), *range(1, 20, 2)]
-    return palette[order[index % 20]] if index >= 0 else (0.6, 0.6, 0.6)
+    if index < len(order):
+        return palette[order[index]]
+    further = index - len(order)
+    golden = 0.15 + 0.618034 * further  # neighbours in number lie far apart on the circle
+    return colorsys.hls_to_rgb(golden % 1, (0.28, 0.65, 0.45)[further % 3], (0.95, 0.5)[further // 3 % 2])
 
 
 def majority_classes(mask: IntMask, label: IntMask) -> dict[int, int]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import DataLoader, Subset
 
 from diffcorr.backbones.base import Backbone
@@ -19,10 +19,12 @@ from diffcorr.errors import DataError, UnknownNameError
 from diffcorr.metrics import MASK_PROTOCOLS, MaskProtocol, SegmentationScore, paired_bootstrap, score_masks
 from diffcorr.metrics.functional.segmentation import mean_iou_from_counts
 from diffcorr.reports import draw_segmentation_sheet, log_figure
+from diffcorr.runs.clusters import cluster_masks
 from diffcorr.runs.common import Run, comparison, seeds_of
 from diffcorr.segmentation.base import Mask, MaskPrediction, SegmentationMethod, count_segments
 from diffcorr.segmentation.module import SegmentationModule
-from diffcorr.stores.masks import MaskStore
+from diffcorr.segmentation.word_labels import WordLabels
+from diffcorr.stores.masks import MaskStore, StoredMasks
 from diffcorr.stores.records import MetricRecord
 from diffcorr.types import SegmentationDataset, SegmentationSample
 
@@ -49,28 +51,6 @@ class _StoreMasks(Callback):
     ) -> None:
         for image_id, mask in outputs:
             self.store.add(image_id, self.name, mask, self.seed, self.config_hash)
-
-
-class _StoredMasks(Mapping[str, Mask]):
-    """The masks of one method and seed by image id, read one by one: those of a data set fill no memory."""
-
-    def __init__(
-        self, store: MaskStore, image_ids: Sequence[str], name: str, seed: int, config_hash: str
-    ) -> None:
-        self.store, self.image_ids = store, image_ids
-        self.about = name, seed, config_hash
-
-    def __getitem__(self, image_id: str) -> Mask:
-        mask = self.store.get(image_id, *self.about)
-        if mask is None:
-            raise KeyError(image_id)
-        return mask
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.image_ids)
-
-    def __len__(self) -> int:
-        return len(self.image_ids)
 
 
 @dataclass(frozen=True)
@@ -102,6 +82,7 @@ class _Index:
 def evaluate_segmentation(config: DictConfig) -> list[MetricRecord]:
     """Run the configured method and its baselines on the configured images, for every seed.
 
+    Where ``clusters`` is configured, segments get ids that agree across images first, see `cluster_masks`.
     Methods that need a number of segments get that of the first method's own masks, or that of the label's
     classes, whichever they ask for. Leaves in the run folder: masks, ``metrics.json``, ``comparisons.json``
     and figures; of a data set without labels masks and figures alone.
@@ -124,7 +105,7 @@ def evaluate_segmentation(config: DictConfig) -> list[MetricRecord]:
         counts.pop("method", None)
         done: set[str] = set()
         for node in [config.method, *(load_option("method", name, config) for name in config.baselines)]:
-            method: SegmentationMethod = instantiate(node)
+            method = _with_words(instantiate(node), data)
             if method.name in done:
                 log.info("%s, seed %d: another of that name ran already, left out", method.name, seed)
                 continue
@@ -133,18 +114,22 @@ def evaluate_segmentation(config: DictConfig) -> list[MetricRecord]:
             if "method" not in counts:
                 counts["method"] = {image_id: count_segments(mask) for image_id, mask in masks.items()}
                 log.info("%s: %.1f segments an image", method.name, np.mean(list(counts["method"].values())))
-            for protocol in protocols:
-                metric = score_masks(masks, data, protocol)
-                new = _records(metric, method.name, backbone.name, data, index, seed)
-                records = run.keep(new)
-                run.log({f"{method.name}/{r.metric} {r.protocol}": r.value for r in new if not r.extra})
-                scores[protocol.name].setdefault(method.name, []).append(metric)
-            if seed == seeds_of(config)[0]:
-                _draw(run, method.name, masks, data)
-                if protocols and node is config.method:
-                    _draw_cases(
-                        run, method.name, masks, data, index, scores[protocols[0].name][method.name][0]
-                    )
+            variants = {method.name: masks}
+            if config.get("clusters"):
+                variants = cluster_masks(run, masks, data, backbone, store, seed, node is config.method)
+            for name, found in variants.items():
+                for protocol in protocols:
+                    metric = score_masks(found, data, protocol)
+                    new = _records(metric, name, backbone.name, data, index, seed)
+                    records = run.keep(new)
+                    run.log({f"{name}/{r.metric} {r.protocol}": r.value for r in new if not r.extra})
+                    scores[protocol.name].setdefault(name, []).append(metric)
+                if seed != seeds_of(config)[0]:
+                    continue
+                first = scores[protocols[0].name] if protocols else {}
+                _draw(run, name, method, found, data, first[name][0] if first else None)
+                if first and name == next(iter(first)):
+                    _draw_cases(run, name, method, found, data, index, first[name][0])
     for by_method in scores.values():
         _compare(run, by_method, data)
     return records
@@ -175,15 +160,15 @@ def _predict(
     seed: int,
     index: _Index,
     known_counts: Mapping[str, Mapping[str, int]],
-) -> _StoredMasks:
+) -> StoredMasks:
     counts = known_counts.get(method.counts_from)
-    settings = {key: value for key, value in node.items() if key not in NO_PART_OF_A_METHOD}
     identity = config_hash(
         {
-            "method": settings,
+            "method": _settings(OmegaConf.to_container(node, resolve=True)),
             "backbone": backbone.fingerprint,
             "precision": run.config.trainer.precision,
             "num_segments": counts or {},
+            **_seen(method, data),
         }
     )
     done = {i for i in index.image_ids if store.config_hash(i, method.name, seed) == identity}
@@ -195,7 +180,30 @@ def _predict(
         loader: DataLoader[SegmentationSample] = DataLoader(subset, run.config.batch_size, collate_fn=list)
         keep = _StoreMasks(store, method.name, seed, identity)
         run.trainer(callbacks=[keep]).predict(module, loader, return_predictions=False)
-    return _StoredMasks(store, index.image_ids, method.name, seed, identity)
+    return StoredMasks(store, index.image_ids, method.name, seed, identity)
+
+
+def _with_words(method: SegmentationMethod, data: SegmentationDataset) -> SegmentationMethod:
+    """A method that names segments and has no words of its own takes the classes of the data set."""
+    if isinstance(method, WordLabels) and method.words is None:
+        return replace(method, words=tuple(data.classes))
+    return method
+
+
+def _settings(node: Any) -> Any:
+    """What of a method's configuration decides its masks, also of the methods that it is built on."""
+    if not isinstance(node, dict):
+        return node
+    return {key: _settings(value) for key, value in node.items() if key not in NO_PART_OF_A_METHOD}
+
+
+def _seen(method: SegmentationMethod, data: SegmentationDataset) -> dict[str, object]:
+    """What of the data set decides a mask beside the image's id: how images are cropped, and the words."""
+    square = getattr(data, "square", None)
+    seen: dict[str, object] = {} if square is None else {"square": square}
+    if isinstance(method, WordLabels):
+        seen["words"] = list(method.words or ())
+    return seen
 
 
 def _records(
@@ -246,15 +254,24 @@ def _compare(run: Run, scores: dict[str, list[SegmentationScore]], data: Segment
     run.keep_comparisons(rows)
 
 
-def _draw(run: Run, method: str, masks: Mapping[str, Mask], data: SegmentationDataset) -> None:
+def _draw(
+    run: Run,
+    name: str,
+    method: SegmentationMethod,
+    masks: Mapping[str, Mask],
+    data: SegmentationDataset,
+    metric: SegmentationScore | None,
+) -> None:
     """The first images of the data set."""
     places = range(min(run.config.num_figures, len(data)))
-    _sheet(run, f"segmentation/{method}", f"{method} on {data.name} ({data.split})", masks, data, places)
+    title = f"{name} on {data.name} ({data.split})"
+    _sheet(run, f"segmentation/{name}", title, method, masks, data, metric, places)
 
 
 def _draw_cases(
     run: Run,
-    method: str,
+    name: str,
+    method: SegmentationMethod,
     masks: Mapping[str, Mask],
     data: SegmentationDataset,
     index: _Index,
@@ -271,28 +288,37 @@ def _draw_cases(
         captions = [
             f"{index.styles[i]} mIoU {100 * own[i]:.1f} ({metric.protocol.name})".strip() for i in chosen
         ]
-        title = f"{method} on {data.name} ({data.split}), {case} image of each style"
-        _sheet(run, f"cases/{method}-{case}", title, masks, data, chosen, captions)
+        title = f"{name} on {data.name} ({data.split}), {case} image of each style"
+        _sheet(run, f"cases/{name}-{case}", title, method, masks, data, metric, chosen, captions)
 
 
 def _sheet(
     run: Run,
     name: str,
     title: str,
+    method: SegmentationMethod,
     masks: Mapping[str, Mask],
     data: SegmentationDataset,
+    metric: SegmentationScore | None,
     places: Sequence[int],
     captions: Sequence[str] | None = None,
 ) -> None:
+    shown = [masks[data[i]["image_id"]] for i in places]
+    names = method.words if isinstance(method, WordLabels) else None
+    if metric is not None and metric.protocol.accounting == "global":
+        # what each id was taken for in the whole data set, not what it covers in this image
+        class_of = metric.classes_of_segments().cpu().numpy()
+        shown, names = [class_of[mask] for mask in shown], data.classes
     samples = [data[i] for i in places]
     if not samples:
         return
     figure = draw_segmentation_sheet(
         [s["image"] for s in samples],
-        [masks[s["image_id"]] for s in samples],
+        shown,
         [s["label"] for s in samples] if data.classes else None,
         data.classes or None,
         title=title,
         captions=captions,
+        segment_names=names,
     )
     log_figure([run.loggers] if run.loggers else [], name, figure, None, run.figures)

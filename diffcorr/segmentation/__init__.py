@@ -9,6 +9,7 @@ from diffcorr.segmentation.module import SegmentationModule
 from diffcorr.segmentation.ncut import NCut
 from diffcorr.segmentation.one_segment import OneSegment
 from diffcorr.segmentation.reader import Graph
+from diffcorr.segmentation.word_labels import WordLabels
 
 __all__ = [
     "AttentionGrouper",
@@ -21,5 +22,6 @@ __all__ = [
     "OneSegment",
     "SegmentationMethod",
     "SegmentationModule",
+    "WordLabels",
     "count_segments",
 ]

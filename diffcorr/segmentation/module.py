@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from lightning import LightningModule
 
 from diffcorr.backbones.base import Backbone
 from diffcorr.errors import BackboneError, DiffcorrError
 from diffcorr.segmentation.base import MaskPrediction, SegmentationMethod
+from diffcorr.segmentation.word_labels import WordLabels
 from diffcorr.types import SegmentationSample
 
 
@@ -50,7 +52,10 @@ class SegmentationModule(LightningModule):
             if missing := [s["image_id"] for s in batch if s["image_id"] not in self.num_segments]:
                 raise DiffcorrError(f"no number of segments for image {missing[0]!r}; segment it first")
             num_segments = [self.num_segments[sample["image_id"]] for sample in batch]
-        masks = self.method.segment(
-            [sample["image"] for sample in batch], backbone=self.backbone, num_segments=num_segments
-        )
+        images = [sample["image"] for sample in batch]
+        segment = self.method.segment
+        if isinstance(self.method, WordLabels):
+            captions = [str(sample["tags"].get("caption", "")) for sample in batch]
+            segment = partial(self.method.segment, captions=captions)
+        masks = segment(images, backbone=self.backbone, num_segments=num_segments)
         return [MaskPrediction(sample["image_id"], mask) for sample, mask in zip(batch, masks, strict=True)]

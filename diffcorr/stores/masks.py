@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote, unquote
@@ -116,3 +117,34 @@ class MaskStore:
         # leading dot, which `quote` leaves, would hide the file.
         name = quote(image_id, safe="").replace(".", "%2E")
         return self.folder / quote(method, safe="") / f"seed{int(seed)}" / f"{name}.png"
+
+
+class StoredMasks(Mapping[str, npt.NDArray[np.int64]]):
+    """The masks of one method, seed and configuration by image id.
+
+    Read one by one: those of a data set fill no memory.
+    """
+
+    def __init__(
+        self, store: MaskStore, image_ids: Sequence[str], name: str, seed: int, config_hash: str
+    ) -> None:
+        self.store, self.image_ids = store, image_ids
+        self.name, self.seed, self.config_hash = name, seed, config_hash
+
+    def __getitem__(self, image_id: str) -> npt.NDArray[np.int64]:
+        mask = self.store.get(image_id, self.name, self.seed, self.config_hash)
+        if mask is None:
+            raise KeyError(image_id)
+        return mask
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.image_ids)
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of them are there, made by this configuration."""
+        kept = (self.store.config_hash(i, self.name, self.seed) for i in self.image_ids)
+        return all(found == self.config_hash for found in kept)

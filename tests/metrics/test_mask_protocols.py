@@ -245,6 +245,27 @@ def test_a_data_set_tells_its_background():
     assert found.sum() > 0
 
 
+def test_named_segments_are_not_matched():
+    # class 0 named right twice and wrong once, class 1 named as no class (-1, and an id beyond the classes)
+    label = torch.tensor([[0, 0, 0, 1, 1, 1, -1, -1]])
+    mask = torch.tensor([[0, 0, 1, -1, 7, 1, 0, 5]])
+    metric = scored([(mask, label)], 3, "words")
+    assert metric.per_image()[1][0].tolist() == [[2, 1, 0], [0, 1, 0], [1, 2, 0]]
+    assert values(metric) == {"miou": pytest.approx((2 / 3 + 1 / 4) / 2), "accuracy": pytest.approx(3 / 6)}
+    # and against pixel by pixel counting; other names are other predictions
+    images = random_images(3, 5, 4)
+    truth = torch.cat([label.flatten() for _, label in images])
+    named = torch.cat([mask.flatten() for mask, _ in images])
+    counted = truth >= 0
+    expected = float((truth == named)[counted].double().mean())
+    assert values(scored(images, 4, "words"))["accuracy"] == pytest.approx(expected)
+    iou = [
+        float(((truth == c) & (named == c)).sum() / (((truth == c) | (named == c)) & counted).sum())
+        for c in range(4)
+    ]
+    assert values(scored(images, 4, "words"))["miou"] == pytest.approx(sum(iou) / 4)
+
+
 def test_protocols_and_metrics_refuse_what_they_cannot_be():
     with pytest.raises(UnknownNameError, match="accounting of a mask protocol 'nearest'; known: present"):
         MaskProtocol("mine", accounting="nearest")  # type: ignore[arg-type]

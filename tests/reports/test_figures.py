@@ -178,9 +178,28 @@ def test_a_segment_takes_the_colour_of_the_class_it_covers_most():
     assert masks.majority_classes(mask, label) == {0: 3, 1: 4, 2: -1}
 
 
-def test_the_palette_has_twenty_colours():
-    assert len({masks.segment_color(index) for index in range(20)}) == 20
-    assert masks.segment_color(20) == masks.segment_color(0)
+def test_no_two_classes_share_a_colour():
+    colors = np.array([masks.segment_color(index) for index in range(150)])  # ADE20K has the most classes
+    apart = np.linalg.norm(colors[:, None] - colors[None], axis=-1) + np.eye(150)
+    assert colors.min() >= 0
+    assert colors.max() <= 1
+    assert apart.min() > 0.05
+    assert apart[:27, :27].min() > 0.09  # no closer than those of tab20, which most data sets need alone
+
+
+def test_named_segments_keep_the_colours_of_their_classes():
+    label = np.zeros((64, 64), int)
+    label[:, 32:] = 1
+    swapped = 1 - label
+    names = ["sky", "car"]
+    plain = draw_segmentation_sheet([noise(64, 64)], [swapped], [label], names)
+    named = draw_segmentation_sheet([noise(64, 64)], [swapped], [label], names, segment_names=names)
+    assert [text.get_text() for text in named.texts].count("sky") == 2
+    assert [text.get_text() for text in plain.texts].count("sky") == 1
+    middle = [np.asarray(figure.axes[1].images[0].get_array()) for figure in (plain, named)]
+    truth = np.asarray(plain.axes[2].images[0].get_array())
+    assert np.array_equal(middle[0], truth)  # by overlap
+    assert not np.array_equal(middle[1], truth)  # by name, and all names are wrong
 
 
 def test_a_sheet_names_classes_inside_their_regions():

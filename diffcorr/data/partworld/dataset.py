@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import islice
 from typing import Literal, TypedDict
 
 import numpy as np
+import numpy.typing as npt
 
 from diffcorr.data.partworld.scene import CLASSES, Scene, draw_scene
 from diffcorr.data.partworld.shapes import CATEGORIES
@@ -179,6 +180,18 @@ class PartWorldPairs:
     def caption(self, image_id: str) -> str:
         """What is said of that picture."""
         return _scene_of(image_id).caption
+
+    @cached_property
+    def label_names(self) -> tuple[str, ...]:
+        """What is not the main object, then the words of all parts: an eye is an eye in any category."""
+        images = {i for pair in self._pairs for i in (pair.source_id, pair.target_id)}
+        return ("other", *sorted({part for i in images for part in _scene_of(i).part_names}))
+
+    def label(self, image_id: str) -> npt.NDArray[np.int64]:
+        """Visible parts of the main object, (128, 128), places in `label_names`."""
+        drawn = _scene_of(image_id)
+        table = np.array([0, *(self.label_names.index(part) for part in drawn.part_names)])
+        return table[drawn.part_mask]
 
 
 class PartWorldSegmentation:

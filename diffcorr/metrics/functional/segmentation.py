@@ -17,8 +17,8 @@ from torch import Tensor
 
 from diffcorr.errors import ProtocolError
 
-Accounting = Literal["present", "diffseg", "global"]
-ACCOUNTINGS: tuple[Accounting, ...] = ("present", "diffseg", "global")
+Accounting = Literal["present", "diffseg", "global", "named"]
+ACCOUNTINGS: tuple[Accounting, ...] = ("present", "diffseg", "global", "named")
 
 
 def confusion(mask: Tensor, label: Tensor, num_classes: int) -> Tensor:
@@ -57,6 +57,9 @@ def match_segments(hist_CK: Tensor, accounting: Accounting = "present") -> Tenso
     solver meets them; where segments outnumber the classes of the image, its choice among equals decides
     which absent classes take the surplus, and that depends on the numbering.
 
+    ``named``: nothing is matched, the id of a segment is the class that it is predicted as; ids beyond the
+    classes are none.
+
     Args:
         hist_CK: (C, K) pixels of each class in each segment, see `confusion`.
         accounting: see above.
@@ -66,6 +69,9 @@ def match_segments(hist_CK: Tensor, accounting: Accounting = "present") -> Tenso
     """
     hist = hist_CK.cpu().numpy()
     num_classes, num_segments = hist.shape
+    if accounting == "named":
+        ids = torch.arange(num_segments, device=hist_CK.device)
+        return ids.where(ids < num_classes, -1)
     class_of = np.full(num_segments, -1, dtype=np.int64)
     if accounting == "diffseg":
         padded = np.pad(hist, ((0, 0), (0, max(0, num_classes - num_segments))))
@@ -135,7 +141,7 @@ def counts_of_image(
 
     Args:
         hist_CK: (C, K) pixels of each class in each segment.
-        accounting: ``present`` or ``diffseg``.
+        accounting: any but ``global``.
         background: class that takes all segments that are no object, see `merge_background`.
 
     Returns:
@@ -158,7 +164,7 @@ def class_counts(mask: Tensor, label: Tensor, num_classes: int, accounting: Acco
         mask: (H, W) integer segment ids >= 0.
         label: (H, W) integer classes; anything outside of 0..num_classes-1 is ignored.
         num_classes: C.
-        accounting: ``present`` or ``diffseg``, see `match_segments`.
+        accounting: any but ``global``, see `match_segments`.
 
     Returns:
         (3, C) int64: tp, fp, fn in pixels. tp + fn of a class are its pixels.
