@@ -48,23 +48,24 @@ class LiveBytes(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         for tensor in tree_flatten((args, kwargs))[0]:
             if isinstance(tensor, torch.Tensor):  # made before the block, or counted already
-                self._known.add(tensor.untyped_storage()._cdata)
+                self._know(tensor.untyped_storage(), 0)
         out = func(*args, **(kwargs or {}))
         for tensor in tree_flatten(out)[0]:
             if isinstance(tensor, torch.Tensor):
-                self._count(tensor.untyped_storage())
+                storage = tensor.untyped_storage()
+                self._know(storage, storage.nbytes())
         return out
 
-    def _count(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage._cdata, storage.nbytes()
+    def _know(self, storage: torch.UntypedStorage, size: int) -> None:
+        key = storage._cdata
         if key in self._known:
             return
         self._known.add(key)
         self.now += size
         self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self._release, key, size)
+        weakref.finalize(storage, self._forget, key, size)  # its address may be another's then
 
-    def _release(self, key: int, size: int) -> None:
+    def _forget(self, key: int, size: int) -> None:
         self._known.discard(key)
         self.now -= size
 
