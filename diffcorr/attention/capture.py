@@ -221,8 +221,9 @@ class _CapturingProcessor(_Recorder, AttentionProcessor):
         if self.beside is None:
             found = self.variant(own)
         else:
-            prompts, rows = self.beside.prompts.to(context.dtype), list(self.beside.rows)
-            with torch.set_grad_enabled(prompts.requires_grad):
+            rows = list(self.beside.rows)
+            with torch.set_grad_enabled(self.beside.prompts.requires_grad):
+                prompts = self.beside.prompts.to(context.dtype)
                 found = self.variant(read(query_BCNd[rows], self.normed(attn, prompts)))
         if prod(self.size) != query_BCNd.shape[2]:
             raise LayerError(

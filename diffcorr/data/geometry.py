@@ -68,7 +68,11 @@ class Geometry:
         )
         x0, y0, x1, y1 = self.destination
         if batch.shape[-2:] != (y1 - y0, x1 - x0):
-            batch = F.interpolate(batch, size=(y1 - y0, x1 - x0), mode="bilinear", antialias=antialias)
+            # a CPU low-passes no half precision
+            precise = batch.float() if antialias and batch.dtype in (torch.bfloat16, torch.float16) else batch
+            batch = F.interpolate(precise, size=(y1 - y0, x1 - x0), mode="bilinear", antialias=antialias).to(
+                batch
+            )
         out_width, out_height = self.size
         batch = F.pad(batch, (x0, out_width - x1, y0, out_height - y1), value=self.fill)
         return batch.reshape(*image.shape[:-2], out_height, out_width)

@@ -120,6 +120,22 @@ def test_queries_of_an_image_and_round_see_one_view(backbone: UNetBackbone) -> N
     assert sorted(set(shown)) == [False, True]
 
 
+def test_half_precision_and_crops_that_shrink(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Prompts are kept in fp32 and cast on the way: gradients reach them, and about those of fp32."""
+    folder = save_tiny_pipeline(tmp_path_factory.mktemp("half"))
+    config = dataclasses.replace(CONFIG, views="image", side=64)  # crops of 38 pixels for a model of 32
+    gradients = []
+    for dtype in ("float32", "bfloat16"):
+        backbone = UNetBackbone.from_pretrained(folder, dtype=dtype)
+        pack = PackFit(backbone, compose_prompts(QUERIES[:2], 2, "none", 1), IMAGES, config, MEAN)
+        pack.backward(0)
+        assert pack.embeddings.grad is not None
+        gradients.append(pack.embeddings.grad.flatten())
+    exact, half = gradients
+    assert exact.norm() > 0
+    assert torch.cosine_similarity(exact, half, dim=0) > 0.98
+
+
 def test_a_grid_is_read_in_one_pass_a_crop(backbone: UNetBackbone) -> None:
     """Any batch size gives the same; and each query's map is that of reading its prompt alone."""
     image = image_of(5, 32, 32)
