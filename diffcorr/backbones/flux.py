@@ -6,9 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
-from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor, nn
 from transformers import AutoTokenizer, CLIPTextModel, CLIPTokenizer, T5EncoderModel
 
@@ -52,28 +50,6 @@ class FluxBackbone(JointBackbone):
     tokenizer: Any
     tokenizer_2: Any
 
-    def __init__(
-        self,
-        transformer: FluxTransformer2DModel,
-        vae: AutoencoderKL,
-        scheduler: DDIMScheduler,
-        *,
-        name: str = "flux",
-        paper_layers: Sequence[int] | None = None,
-        image_size: int | None = None,
-        **texts: Any,
-    ) -> None:
-        super().__init__(
-            transformer,
-            vae,
-            scheduler,
-            texts,
-            transformer.config["joint_attention_dim"],
-            name=name,
-            paper_layers=paper_layers,
-            image_size=image_size,
-        )
-
     @property
     def patch(self) -> int:
         """Side of a patch in latents: the model itself is given packed ones, and says 1."""
@@ -104,7 +80,9 @@ class FluxBackbone(JointBackbone):
         unpacked: Tensor = cut.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
         return unpacked
 
-    def _states(self, texts: Sequence[str]) -> tuple[Tensor, list[list[str]]]:
+    def encode_prompt(self, texts: Sequence[str]) -> tuple[Tensor, list[list[str]]]:
+        """Last hidden states (B, P, D) of T5, and the tokens as strings."""
+        self._need_texts()
         return t5_states(self.text_encoder_2, self.tokenizer_2, texts, self.embedding_shape[0])
 
     def _pool(self, texts: Sequence[str]) -> Tensor:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from math import sqrt
 from typing import Any
 
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor
 
 from diffcorr.backbones.base import Kind
@@ -43,6 +45,28 @@ class JointBackbone(TransformerBackbone):
     flow = True
     time_note = "0..999 of Stable Diffusion's schedule; noise of the same signal-to-noise ratio"
 
+    def __init__(
+        self,
+        transformer: Any,
+        vae: AutoencoderKL,
+        scheduler: DDIMScheduler,
+        *,
+        name: str = "mmdit",
+        paper_layers: Sequence[int] | None = None,
+        image_size: int | None = None,
+        **texts: Any,
+    ) -> None:
+        super().__init__(
+            transformer,
+            vae,
+            scheduler,
+            texts,
+            transformer.config["joint_attention_dim"],
+            name=name,
+            paper_layers=paper_layers,
+            image_size=image_size,
+        )
+
     @property
     def pooled_width(self) -> int:
         """Width of the pooled embedding."""
@@ -56,14 +80,6 @@ class JointBackbone(TransformerBackbone):
         """(1 - s) latents + s noise."""
         sigma = self.sigma(timestep)
         return (1 - sigma) * latents + sigma * noise.to(latents)
-
-    def encode_prompt(self, texts: Sequence[str]) -> tuple[Tensor, list[list[str]]]:
-        """Embeddings (B, P, D) of the texts, and the P tokens of each as strings."""
-        self._need_texts()
-        return self._states(texts)
-
-    def _states(self, texts: Sequence[str]) -> tuple[Tensor, list[list[str]]]:
-        raise NotImplementedError
 
     def _processor(self) -> Any:
         return JointAttentionProcessor()

@@ -7,9 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
-from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel
 
@@ -56,28 +54,6 @@ class SD3Backbone(JointBackbone):
     tokenizer_2: Any
     tokenizer_3: Any
 
-    def __init__(
-        self,
-        transformer: SD3Transformer2DModel,
-        vae: AutoencoderKL,
-        scheduler: DDIMScheduler,
-        *,
-        name: str = "sd3",
-        paper_layers: Sequence[int] | None = None,
-        image_size: int | None = None,
-        **texts: Any,
-    ) -> None:
-        super().__init__(
-            transformer,
-            vae,
-            scheduler,
-            texts,
-            transformer.config["joint_attention_dim"],
-            name=name,
-            paper_layers=paper_layers,
-            image_size=image_size,
-        )
-
     def _predict(self, latents: Tensor, timestep: int, embeds_BPD: Tensor) -> Tensor:
         self._check_sides(latents)
         largest = self.transformer.config["pos_embed_max_size"] * self.patch
@@ -107,7 +83,8 @@ class SD3Backbone(JointBackbone):
             strings.append(tokens)
         return torch.cat(states, -1), torch.cat(pooled, -1), strings[0]
 
-    def _states(self, texts: Sequence[str]) -> tuple[Tensor, list[list[str]]]:
+    def encode_prompt(self, texts: Sequence[str]) -> tuple[Tensor, list[list[str]]]:
+        """Tokens of CLIP, both encoders side by side, then those of T5 (B, P, D), and all as strings."""
         clip, _, strings = self._clip(texts)
         num_tokens, width = self.embedding_shape
         clip = F.pad(clip, (0, width - clip.shape[-1]))
