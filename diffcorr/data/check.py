@@ -3,49 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from PIL import ExifTags, Image
 
 from diffcorr.data.geometry import image_size
 from diffcorr.data.images import read_image
 from diffcorr.data.pair_files import PairFiles
+from diffcorr.data.report import Report
 from diffcorr.errors import DiffcorrError, ImageError
 from diffcorr.types import Point, Size
 
 
 @dataclass
-class Report:
-    """What was found.
+class PairReport(Report):
+    """What was found, beside what every `Report` has.
 
     Attributes:
-        dataset: its name.
-        root: where.
         num_images: images of the index.
         official_images: images of the complete data set, if there is such a number.
         pairs: number of pairs by split.
         official_pairs: the published numbers of those that have one.
         skipped: pairs left out, by split and reason.
-        problems: what has to be mended, a line each.
-        notes: what is worth knowing, a line each.
     """
 
-    dataset: str
-    root: str
     num_images: int = 0
     official_images: int | None = None
     pairs: dict[str, int] = field(default_factory=dict)
     official_pairs: dict[str, int] = field(default_factory=dict)
     skipped: dict[str, dict[str, int]] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def sound(self) -> bool:
-        """Whether the data set, or the part of it that is there, can be used."""
-        return not self.problems
 
     @property
     def complete(self) -> bool:
@@ -53,8 +40,8 @@ class Report:
         images = self.official_images in (None, self.num_images)
         return self.sound and images and all(self.pairs.get(s) == n for s, n in self.official_pairs.items())
 
-    def lines(self) -> list[str]:
-        """For people, a line each."""
+    def counts(self) -> list[str]:
+        """What there is, for people, a line each."""
         whole = "complete" if self.complete else "a sound subset" if self.sound else "not usable as it is"
         lines = [
             f"{self.dataset} in {self.root}: {_of(self.num_images, self.official_images)} images, {whole}"
@@ -62,15 +49,10 @@ class Report:
         for split, count in self.pairs.items():
             left_out = "".join(f", {n:,} left out: {why}" for why, n in self.skipped[split].items())
             lines.append(f"{split}: {_of(count, self.official_pairs.get(split))} pairs{left_out}")
-        lines += [f"note: {note}" for note in self.notes]
-        return lines + [f"problem: {problem}" for problem in self.problems]
-
-    def to_dict(self) -> dict[str, Any]:
-        """For machines."""
-        return {**asdict(self), "sound": self.sound, "complete": self.complete}
+        return lines
 
 
-def check(dataset: type[PairFiles], root: str | Path) -> Report:
+def check(dataset: type[PairFiles], root: str | Path) -> PairReport:
     """Read every list, every annotation and every image of a data set with its default options.
 
     A subset is sound if its own index agrees with its files: fewer images or pairs than the official ones
@@ -84,7 +66,7 @@ def check(dataset: type[PairFiles], root: str | Path) -> Report:
         DataError: no such folder, or none that looks like the data set.
     """
     about = dataset.about
-    report = Report(dataset.name, str(root), official_images=about.num_images)
+    report = PairReport(dataset.name, str(root), official_images=about.num_images)
     files: dict[str, Path] = {}
     points: dict[tuple[str, str, Point], None] = {}
     stored: dict[str, Size] = {}
@@ -120,7 +102,10 @@ def check(dataset: type[PairFiles], root: str | Path) -> Report:
 
 
 def _check_images(
-    report: Report, files: dict[str, Path], points: Iterable[tuple[str, str, Point]], stored: dict[str, Size]
+    report: PairReport,
+    files: dict[str, Path],
+    points: Iterable[tuple[str, str, Point]],
+    stored: dict[str, Size],
 ) -> None:
     sizes: dict[str, Size] = {}
     missing, unreadable, turned = [], [], []

@@ -3,49 +3,36 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from diffcorr.data.geometry import image_size
 from diffcorr.data.images import read_image
 from diffcorr.data.labels import IGNORED, fit_to_picture, orientation, read_label_map, to_classes
+from diffcorr.data.report import Report
 from diffcorr.data.segmentation_files import LabelledFile, SegmentationFiles
 from diffcorr.errors import DataError, DiffcorrError, ImageError
 
 
 @dataclass
-class LabelReport:
-    """What was found.
+class LabelReport(Report):
+    """What was found, beside what every `Report` has.
 
     Attributes:
-        dataset: its name.
-        root: where.
         images: number of images by split.
         official_images: the published numbers of those splits that have one.
         classes_found: number of classes that occur, by split.
         num_classes: of all classes.
         ignored: fraction of pixels that are not scored, by split.
-        problems: what has to be mended, a line each.
-        notes: what is worth knowing, a line each.
     """
 
-    dataset: str
-    root: str
     images: dict[str, int] = field(default_factory=dict)
     official_images: dict[str, int] = field(default_factory=dict)
     classes_found: dict[str, int] = field(default_factory=dict)
     num_classes: int = 0
     ignored: dict[str, float] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def sound(self) -> bool:
-        """Whether the data set, or the part of it that is there, can be used."""
-        return not self.problems
 
     @property
     def complete(self) -> bool:
@@ -53,8 +40,8 @@ class LabelReport:
         official = self.official_images
         return self.sound and all(n == official.get(split, n) for split, n in self.images.items())
 
-    def lines(self) -> list[str]:
-        """For people, a line each."""
+    def counts(self) -> list[str]:
+        """What there is, for people, a line each."""
         whole = "complete" if self.complete else "a sound subset" if self.sound else "not usable as it is"
         lines = [f"{self.dataset} in {self.root}: {whole}"]
         for split, count in self.images.items():
@@ -66,12 +53,7 @@ class LabelReport:
                 else " without labels"
             )
             lines.append(f"{split}: {count:,}{of} images{labelled}")
-        lines += [f"note: {note}" for note in self.notes]
-        return lines + [f"problem: {problem}" for problem in self.problems]
-
-    def to_dict(self) -> dict[str, Any]:
-        """For machines."""
-        return {**asdict(self), "sound": self.sound, "complete": self.complete}
+        return lines
 
 
 def check_labels(dataset: type[SegmentationFiles], root: str | Path) -> LabelReport:
