@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from diffcorr.attention.base import AttentionVariant
-from diffcorr.attention.capture import AttentionMap, Trunk, read_prompts, resize_maps
+from diffcorr.attention.capture import Trunk, read_prompts, resize_maps
+from diffcorr.attention.recorders import AttentionMap
 from diffcorr.backbones.base import Backbone, LayerSpec
 from diffcorr.data.geometry import frame, image_size, image_to_tensor
 from diffcorr.errors import DiffcorrError, UnknownNameError
