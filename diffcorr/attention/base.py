@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from diffcorr.backbones.base import Kind
+from diffcorr.backbones.base import Kind, LayerInfo
 from diffcorr.errors import LayerError
 
 
@@ -25,6 +25,9 @@ class AttentionRead:
         scale: factor of the scores, 1 / sqrt(d) (Hedlin et al. 2023, equation 2).
         kind: ``'cross'`` or ``'self'``.
         token: the column that is wanted, several, or None for all.
+        layer: where it is read, where that is known.
+        around: self-attention of the same pixels, for a variant with ``needs_self``.
+        rows: which row of ``around`` belongs to each row here; None = its own.
     """
 
     query: Tensor
@@ -32,6 +35,9 @@ class AttentionRead:
     scale: float
     kind: Kind
     token: int | tuple[int, ...] | None = None
+    layer: LayerInfo | None = None
+    around: AttentionRead | None = None
+    rows: tuple[int, ...] | None = None
 
     @cached_property
     def scores(self) -> Tensor:
@@ -47,9 +53,7 @@ class AttentionRead:
 
     def head(self, c: int) -> AttentionRead:
         """The same of head ``c`` alone (C = 1): what it computes is not kept here."""
-        return AttentionRead(
-            self.query[:, c : c + 1], self.key[:, c : c + 1], self.scale, self.kind, self.token
-        )
+        return replace(self, query=self.query[:, c : c + 1], key=self.key[:, c : c + 1])
 
     def pick(self, values: Tensor) -> Tensor:
         """The wanted column of values (..., M) as (...), several as (..., T), or all of them."""
@@ -59,17 +63,25 @@ class AttentionRead:
 
 
 class AttentionVariant(ABC):
-    """How one layer's attention becomes one map.
+    """How attention becomes one map: of a layer's heads first, of the layers then.
 
     Attributes:
         bounded: whether the values lie in [0, 1].
+        needs_self: whether cross-attention is to come with ``AttentionRead.around``.
+        timesteps: noise levels, 0..999, whose maps are averaged; none: the one that the reader asks for.
     """
 
     bounded: bool = True
+    needs_self: bool = False
+    timesteps: tuple[int, ...] = ()
 
     @abstractmethod
     def __call__(self, read: AttentionRead) -> Tensor:
         """(B, N) where one token is wanted, (B, N, T) of several, else (B, N, M)."""
+
+    def join(self, maps_BLhw: Tensor, layers: Sequence[LayerInfo]) -> Tensor:
+        """One map (B, ..., h, w) of the L layers' maps (B, L, ..., h, w); their mean unless overridden."""
+        return maps_BLhw.mean(1)
 
 
 def mean_over_heads(read: AttentionRead, heads: Sequence[int]) -> Tensor:

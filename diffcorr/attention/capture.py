@@ -12,8 +12,14 @@ from torch import Tensor
 
 from diffcorr.attention.base import AttentionVariant
 from diffcorr.attention.mean import MeanAttention
-from diffcorr.attention.recorders import AttentionMap, AttentionRecorder, Beside, JointRecorder
-from diffcorr.backbones.base import Backbone, Kind, LayerSpec
+from diffcorr.attention.recorders import (
+    AttentionKeeper,
+    AttentionMap,
+    AttentionRecorder,
+    Beside,
+    JointRecorder,
+)
+from diffcorr.backbones.base import Backbone, Kind, LayerInfo, LayerSpec
 from diffcorr.backbones.joint_processor import JointAttentionProcessor
 from diffcorr.errors import LayerError
 
@@ -70,7 +76,9 @@ def capture(
     variant = variant or MeanAttention()
     modules: Mapping[str, Any] = backbone.attention_modules()
     maps: dict[str, AttentionMap] = {}
-    originals: dict[str, Any] = {layer.name: modules[layer.name].processor for layer in chosen}
+    keepers = _partners(backbone, chosen) if variant.needs_self and kind == "cross" else {}
+    names = [layer.name for layer in (*chosen, *keepers.values())]
+    originals: dict[str, Any] = {name: modules[name].processor for name in names}
     try:
         for layer in chosen:
             last = stop_early and layer is chosen[-1]
@@ -79,6 +87,9 @@ def capture(
             build = JointRecorder if joint else AttentionRecorder
             processor = build(backbone, layer, variant, column, maps, beside, stop=last)
             modules[layer.name].set_processor(processor)
+            if isinstance(processor, AttentionRecorder) and layer.name in keepers:
+                partner = keepers[layer.name]
+                modules[partner.name].set_processor(AttentionKeeper(partner, processor))
         yield maps
     finally:
         for name, processor in originals.items():
@@ -90,9 +101,30 @@ def capture(
         )
 
 
+def _partners(backbone: Backbone, chosen: Sequence[LayerInfo]) -> dict[str, LayerInfo]:
+    """Of each cross-attention layer the self-attention of the same block, which runs before it.
+
+    Raises:
+        LayerError: a block has none.
+    """
+    blocks = {layer.name.rpartition(".")[0]: layer for layer in backbone.layers("self")}
+    found = {}
+    for layer in chosen:
+        if layer.joint:  # the layer itself is both
+            continue
+        partner = blocks.get(layer.name.rpartition(".")[0])
+        if partner is None:
+            raise LayerError(
+                f"expected self-attention in the block of {layer.name}, found none: read another layer"
+            )
+        found[layer.name] = partner
+    return found
+
+
 def read_prompts(
     backbone: Backbone,
-    noisy_Uchw: Tensor,
+    latents_Uchw: Tensor,
+    noise: Tensor,
     timestep: int,
     prompts_NPD: Tensor,
     layers: LayerSpec,
@@ -107,8 +139,9 @@ def read_prompts(
 
     Args:
         backbone: frozen.
-        noisy_Uchw: latents.
-        timestep: of the latents.
+        latents_Uchw: latents without noise.
+        noise: of the same shape.
+        timestep: noise level, 0..999, unless the variant has its own: of several the maps are averaged.
         prompts_NPD: what is read.
         layers, variant, token, stop_early: as in ``capture``.
         rows: which latent each prompt sees; None = its own.
@@ -116,28 +149,26 @@ def read_prompts(
             in the papers; ``'null'``: it follows the empty prompt, one pass serves all prompts that see
             a latent, and gradients do not run through the model.
     """
-    if trunk == "prompt":
-        with capture(backbone, layers, variant=variant, token=token, stop_early=stop_early) as maps:
-            backbone.denoise(noisy_Uchw, timestep, prompts_NPD, rows)
-        return maps
-    seen = list(range(len(noisy_Uchw)) if rows is None else rows)
+    seen = list(range(len(latents_Uchw)) if rows is None else rows)
     distinct = sorted(set(seen))
     places = [distinct.index(row) for row in seen]
-    null = backbone.null_prompt()
-    with (
-        capture(
-            backbone,
-            layers,
-            variant=variant,
-            token=token,
-            stop_early=stop_early,
-            prompts_NPD=prompts_NPD,
-            rows=places,
-        ) as maps,
-        torch.no_grad(),
-    ):
-        backbone.denoise(noisy_Uchw[distinct], timestep, null)
-    return maps
+    own: dict[str, Any] = {"variant": variant, "token": token, "stop_early": stop_early}
+    mean: dict[str, AttentionMap] = {}
+    timesteps = (variant.timesteps if variant is not None else ()) or (timestep,)
+    for level in timesteps:
+        noisy = backbone.add_noise(latents_Uchw, noise.to(latents_Uchw), level)
+        if trunk == "prompt":
+            with capture(backbone, layers, **own) as maps:
+                backbone.denoise(noisy, level, prompts_NPD, rows)
+        else:
+            beside: dict[str, Any] = {"prompts_NPD": prompts_NPD, "rows": places}
+            with capture(backbone, layers, **own, **beside) as maps, torch.no_grad():
+                backbone.denoise(noisy[distinct], level, backbone.null_prompt())
+        for name, found in maps.items():
+            share = found.tensor / len(timesteps) if len(timesteps) > 1 else found.tensor
+            share = mean[name].tensor + share if name in mean else share
+            mean[name] = AttentionMap(share, found.size, found.layer)
+    return mean
 
 
 def resize_maps(maps: Mapping[str, AttentionMap], size: int) -> Tensor:

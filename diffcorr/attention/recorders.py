@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from typing import Any
@@ -48,7 +48,13 @@ class Beside:
 
 
 class _Recorder:
-    """What is to be read of a layer, and where it goes."""
+    """What is to be read of a layer, and where it goes.
+
+    Attributes:
+        around: self-attention of the same pixels, kept by an ``AttentionKeeper`` that ran before.
+    """
+
+    around: AttentionRead | None = None
 
     def __init__(
         self,
@@ -88,18 +94,22 @@ class AttentionRecorder(_Recorder, AttentionProcessor):
                 f"expected no attention mask in {self.layer.name}, found one: read another layer"
             )
 
-        def read(query: Tensor, context: Tensor) -> AttentionRead:
+        kind, layer = self.layer.kind, self.layer
+
+        def read(query: Tensor, context: Tensor, rows: tuple[int, ...] | None = None) -> AttentionRead:
             key = self.heads(attn, attn.to_k(context))
-            return AttentionRead(query, key, attn.scale, self.layer.kind, self.token)
+            return AttentionRead(query, key, attn.scale, kind, self.token, layer, self.around, rows)
 
         own = read(query_BCNd, context)
+        if kind == "self":
+            own = replace(own, around=own)
         if self.beside is None:
             found = self.variant(own)
         else:
-            rows = list(self.beside.rows)
+            rows = tuple(self.beside.rows)
             with torch.set_grad_enabled(self.beside.prompts.requires_grad):
                 prompts = self.beside.prompts.to(context.dtype)
-                found = self.variant(read(query_BCNd[rows], self.normed(attn, prompts)))
+                found = self.variant(read(query_BCNd[list(rows)], self.normed(attn, prompts), rows))
         if prod(self.size) != query_BCNd.shape[2]:
             raise LayerError(
                 f"expected a map of {self.size[0]}x{self.size[1]} in {self.layer.name}, found "
@@ -119,13 +129,30 @@ class JointRecorder(_Recorder, JointAttentionProcessor):
     def mix(self, query_BCSd: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """As it would be without a reader, or nothing any more."""
         length = query_BCSd.shape[2] - prod(self.size)  # of the text
-        image, scale, kind = query_BCSd[:, :, length:], query_BCSd.shape[-1] ** -0.5, self.layer.kind
-        if kind == "cross":
-            text, rest = key[:, :, :length], key[:, :, length:]
-            self.record(self.variant(JointRead(image, text, scale, kind, self.token, rest)))
-        else:  # the softmax over the image alone is its block of the joint one, rows normalised
-            self.record(self.variant(AttentionRead(image, key[:, :, length:], scale, kind)))
+        image, scale = query_BCSd[:, :, length:], query_BCSd.shape[-1] ** -0.5
+        text, rest = key[:, :, :length], key[:, :, length:]
+        # the softmax over the image alone is its block of the joint one, rows normalised
+        around = AttentionRead(image, rest, scale, "self", layer=self.layer)
+        if self.layer.kind == "cross":
+            asking = query_BCSd[:, :, :length]
+            read = JointRead(image, text, scale, "cross", self.token, self.layer, around, None, rest, asking)
+            self.record(self.variant(read))
+        else:
+            self.record(self.variant(replace(around, around=around)))
         return super().mix(query_BCSd, key, value)
+
+
+class AttentionKeeper(AttentionProcessor):
+    """Hands a layer's self-attention to the recorder of the cross-attention that follows it."""
+
+    def __init__(self, layer: LayerInfo, reader: AttentionRecorder) -> None:
+        self.layer, self.reader = layer, reader
+
+    def attend(self, attn: Any, query_BCNd: Tensor, context: Tensor, mask: Tensor | None) -> Tensor:
+        """As it would be without a reader."""
+        key = self.heads(attn, attn.to_k(context))
+        self.reader.around = AttentionRead(query_BCNd, key, attn.scale, "self", layer=self.layer)
+        return super().attend(attn, query_BCNd, context, mask)
 
 
 @dataclass(frozen=True)
@@ -135,9 +162,11 @@ class JointRead(AttentionRead):
     Attributes:
         key: of the text's P tokens.
         rest: keys (B, C, N, d) of the image, which the tokens compete with.
+        asking: queries (B, C, P, d) of the text.
     """
 
     rest: Tensor | None = None
+    asking: Tensor | None = None
 
     @cached_property
     def probs(self) -> Tensor:
@@ -156,6 +185,7 @@ class JointRead(AttentionRead):
     def head(self, c: int) -> JointRead:
         """The same of head ``c`` alone."""
         assert self.rest is not None
+        assert self.asking is not None
         one = slice(c, c + 1)
-        query, key, rest = self.query[:, one], self.key[:, one], self.rest[:, one]
-        return JointRead(query, key, self.scale, self.kind, self.token, rest)
+        query, key, rest, asking = (part[:, one] for part in (self.query, self.key, self.rest, self.asking))
+        return replace(self, query=query, key=key, rest=rest, asking=asking)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from diffcorr.attention.base import AttentionVariant
 from diffcorr.attention.capture import Trunk, read_prompts, resize_maps
+from diffcorr.attention.mean import MeanAttention
 from diffcorr.attention.recorders import AttentionMap
 from diffcorr.backbones.base import Backbone, LayerSpec
 from diffcorr.data.geometry import frame, image_size, image_to_tensor
@@ -39,7 +40,7 @@ def word_maps(
         image: RGB image of any size; it is stretched to the backbone's square.
         caption: the text.
         variant: how heads become a map; None = their mean.
-        layers: which layers are averaged.
+        layers: which layers are read.
         timestep: noise level, 0..999.
         num_draws: noise draws that are averaged.
         seed: of the noise.
@@ -48,13 +49,14 @@ def word_maps(
         N tokens without start, end and padding, and their maps (N, side, side) on the square image.
     """
     embeds_1PD, (tokens,) = backbone.encode_prompt([caption])
-    noisy = _noisy(backbone, image, timestep, num_draws, seed)
+    variant = variant or MeanAttention()
+    latents, noise = _latents(backbone, image, num_draws, seed)
     prompts = embeds_1PD.expand(num_draws, -1, -1)
-    maps = read_prompts(backbone, noisy, timestep, prompts, layers, variant)
+    maps = read_prompts(backbone, latents, noise, timestep, prompts, layers, variant)
     side = backbone.image_size
     places = content(tokens)
     words = [tokens[place].removesuffix(WORD_END) for place in places]
-    found = [_of_tokens(maps, [place], side).mean(0) for place in places]
+    found = [_of_tokens(maps, [place], side, variant).mean(0) for place in places]
     return words, torch.stack(found) if places else torch.zeros(0, side, side)
 
 
@@ -85,7 +87,7 @@ def phrase_maps(
         caption: a text that has all of them; the model follows it.
         variant: how heads become a map; None = their mean.
         template: without a caption, the prompt of a phrase, which takes the place of ``{}``.
-        layers: which layers are averaged.
+        layers: which layers are read.
         timestep: noise level, 0..999.
         num_draws: noise draws that are averaged.
         seed: of the noise.
@@ -107,16 +109,21 @@ def phrase_maps(
         _places(phrase, own, tokens[b if caption is None else 0])
         for b, (phrase, own) in enumerate(zip(phrases, backbone.encode_prompt(phrases)[1], strict=True))
     ]
-    noisy = _noisy(backbone, image, timestep, num_draws, seed)
+    variant = variant or MeanAttention()
+    latents, noises = _latents(backbone, image, num_draws, seed)
     side = backbone.image_size
     total = torch.zeros(len(phrases), side, side, device=backbone.device)
-    for latent in noisy.split(1):  # draw by draw: all of them with all prompts would take gigabytes
+    for latent, noise in zip(
+        latents.split(1), noises.split(1), strict=True
+    ):  # draw by draw: all of them with all prompts would take gigabytes
         rows = [0] * len(prompts_BPD)
         trunk: Trunk = "null" if caption is None else "prompt"
-        maps = read_prompts(backbone, latent, timestep, prompts_BPD, layers, variant, rows=rows, trunk=trunk)
+        maps = read_prompts(
+            backbone, latent, noise, timestep, prompts_BPD, layers, variant, rows=rows, trunk=trunk
+        )
         for phrase, wanted in enumerate(places):
             prompt = phrase if caption is None else 0
-            total[phrase] += _of_tokens(maps, wanted, side)[prompt] / num_draws
+            total[phrase] += _of_tokens(maps, wanted, side, variant)[prompt] / num_draws
     return total
 
 
@@ -138,18 +145,19 @@ def _places(phrase: str, own: Sequence[str], tokens: Sequence[str]) -> list[int]
     return [p + i for p in found for i in range(len(wanted))]
 
 
-def _noisy(backbone: Backbone, image: UInt8Image, timestep: int, num_draws: int, seed: int) -> Tensor:
-    """Noisy latents (num_draws, c, h, w) of the image stretched to the square."""
+def _latents(backbone: Backbone, image: UInt8Image, num_draws: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Latents (num_draws, c, h, w) of the image stretched to the square, all alike, and noise for them."""
     geometry = frame(image_size(image), backbone.image_size)
     pixels = image_to_tensor(image, geometry).to(backbone.device, backbone.dtype)
     latents = backbone.encode(pixels[None]).expand(num_draws, -1, -1, -1)
-    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed)).to(latents)
-    return backbone.add_noise(latents, noise, timestep)
+    return latents, torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed))
 
 
-def _of_tokens(maps: dict[str, AttentionMap], places: Sequence[int], side: int) -> Tensor:
-    """Mean over tokens and layers, (B, side, side)."""
+def _of_tokens(
+    maps: dict[str, AttentionMap], places: Sequence[int], side: int, variant: AttentionVariant
+) -> Tensor:
+    """Mean over tokens, layers joined, (B, side, side)."""
     columns = {
         name: AttentionMap(m.tensor[..., list(places)].mean(-1), m.size, m.layer) for name, m in maps.items()
     }
-    return resize_maps(columns, side).mean(1)
+    return variant.join(resize_maps(columns, side), [m.layer for m in maps.values()])

@@ -34,8 +34,8 @@ class _Equations(AttentionVariant):
 
     bounded = False
 
-    def __init__(self, others: Sequence[int], target: Target) -> None:
-        self.others, self.target = list(others), target
+    def __init__(self, others: Sequence[int], target: Target, timesteps: tuple[int, ...]) -> None:
+        self.others, self.target, self.timesteps = list(others), target, timesteps
 
     def __call__(self, read: AttentionRead) -> Tensor:
         query_BCNd = read.query.to(read.scores.dtype) * read.scale
@@ -60,20 +60,28 @@ class FeaturesStart:
         tokens: K tokens of each prompt that are fitted.
         num_prompts: N.
         ridge: what is added to the equations' diagonal, as a fraction of its mean.
+        timesteps: noise levels of every pass; none: the one that a pass names.
     """
 
     def __init__(
-        self, backbone: Backbone, layers: LayerSpec, tokens: Sequence[int], num_prompts: int, ridge: float
+        self,
+        backbone: Backbone,
+        layers: LayerSpec,
+        tokens: Sequence[int],
+        num_prompts: int,
+        ridge: float,
+        timesteps: tuple[int, ...] = (),
     ) -> None:
         self.backbone, self.layers, self.tokens = backbone, layers, list(tokens)
-        self._num_prompts, self._ridge = num_prompts, ridge
+        self._num_prompts, self._ridge, self._timesteps = num_prompts, ridge, timesteps
         self._sums: dict[str, Tensor] = {}  # by layer, (N, K, C, d, d + 1)
 
     @torch.no_grad()
     def gather(
         self,
         prompts: Sequence[int],
-        noisy_Uchw: Tensor,
+        latents_Uchw: Tensor,
+        noise: Tensor,
         timestep: int,
         prompts_BPD: Tensor,
         target: Target,
@@ -84,8 +92,9 @@ class FeaturesStart:
 
         Args:
             prompts: which of the N prompts is read in each row; one may be read in several.
-            noisy_Uchw: latents.
-            timestep: of the latents.
+            latents_Uchw: latents without noise.
+            noise: of the same shape.
+            timestep: noise level, 0..999.
             prompts_BPD: the embeddings of the rows.
             target: what each row is to become.
             places: which of the latents each row sees.
@@ -95,11 +104,12 @@ class FeaturesStart:
         others = [token for token in range(num_tokens) if token not in self.tokens]
         maps = read_prompts(
             self.backbone,
-            noisy_Uchw,
+            latents_Uchw,
+            noise,
             timestep,
             prompts_BPD,
             self.layers,
-            _Equations(others, target),
+            _Equations(others, target, self._timesteps),
             rows=places,
             trunk=trunk,
         )

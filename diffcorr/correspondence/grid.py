@@ -49,7 +49,7 @@ def transfer_grid(
         heatmaps: keep the maps.
     """
     config.check(backbone)
-    layers = [layer.name for layer in backbone.resolve_layers("cross", config.layers)]
+    layers = backbone.resolve_layers("cross", config.layers)
     side = config.side or backbone.image_size
     geometry = frame(image_size(image), side, config.frame)
     pixels = crop_side(side, config.crop)
@@ -61,11 +61,8 @@ def transfer_grid(
     bank = LatentBank(backbone, pixels)
     bank.add("", image_to_tensor(image, geometry).to(backbone.device, backbone.dtype), set(grid))
     draws = SeededDraws("grid", config.seed, target)
-    noisy = []
-    for step, crop in enumerate(crops):
-        latent = bank["", crop]
-        noise = draws.noise(step, tuple(latent.shape), config.noise).to(latent)
-        noisy.append(backbone.add_noise(latent, noise, config.timestep))
+    latents = torch.stack([bank["", crop] for crop in crops])
+    noise = [draws.noise(step, tuple(latents.shape[1:]), config.noise) for step in range(len(crops))]
     num_rounds = [len(wanted) for wanted in places]
     readers: dict[int, list[Place]] = {}  # of each prompt: (which round of all, item)
     for row, (prompt, item) in enumerate(place for wanted in places for place in wanted):
@@ -85,7 +82,8 @@ def transfer_grid(
         seen, prompts = zip(*members, strict=True)
         maps = read_prompts(
             backbone,
-            torch.stack(noisy),
+            latents,
+            torch.stack(noise),
             config.timestep,
             embeddings[list(prompts)],
             config.layers,
@@ -108,6 +106,6 @@ def transfer_grid(
     batches_of(config, backbone).map(len(passes), lambda part: look(passes[part]))
     maps_NLHW /= count.clamp(min=1)
     return [
-        read_out(maps_RLHW.mean(0), maps_RLHW, layers, config, geometry, heatmaps)
+        read_out(maps_RLHW.mean(0), maps_RLHW, layers, config, variant, geometry, heatmaps)
         for maps_RLHW in maps_NLHW.split(num_rounds)
     ]

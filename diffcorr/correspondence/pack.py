@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from diffcorr.attention.base import AttentionVariant
-from diffcorr.attention.capture import capture, read_prompts, resize_maps
+from diffcorr.attention.capture import read_prompts, resize_maps
 from diffcorr.backbones.base import Backbone
 from diffcorr.correspondence.config import FitConfig
 from diffcorr.correspondence.crops import (
@@ -173,10 +173,10 @@ class PackFit:
         token = tokens[0] if len(tokens) == 1 else tokens
         distinct, places = self._distinct(rows)
         latents = self._encode([rows[i] for i in distinct], [crops[i] for i in distinct])
-        noisy = backbone.add_noise(latents, noise[distinct].to(latents), config.timestep)
         maps = read_prompts(
             backbone,
-            noisy,
+            latents,
+            noise[distinct],
             config.timestep,
             self.embeddings[rows],
             config.layers,
@@ -189,7 +189,8 @@ class PackFit:
         side = config.loss_resolution or max(max(m.size) for m in maps.values())
         maps_NLhw = resize_maps(maps, side)
         if config.loss == "mean_map":
-            maps_NLhw = maps_NLhw.mean(1, keepdim=True)
+            layers = [m.layer for m in maps.values()]
+            maps_NLhw = self.variant.join(maps_NLhw, layers).unsqueeze(1)
         centres, shown = self._centres(rows, crops)
         target = gaussian_target(centres.to(maps_NLhw), side, config.sigma, config.pixel_centre)
         if len(tokens) == 1:
@@ -273,7 +274,10 @@ class PackFit:
     def _start_from_features(self) -> None:
         """Put the fitted tokens where the first crops' features say."""
         config, tokens = self.config, self._tokens(self.active)
-        start = FeaturesStart(self.backbone, config.layers, tokens, len(self.prompts), config.init_ridge)
+        levels = self.variant.timesteps
+        start = FeaturesStart(
+            self.backbone, config.layers, tokens, len(self.prompts), config.init_ridge, levels
+        )
         first, _ = self._distinct(self.active)
         draws = {n: SeededDraws("features", config.seed, *self._view(self.prompts[n])) for n in first}
         passes = [(n, step) for step in range(config.init_crops) for n in first]
@@ -283,8 +287,7 @@ class PackFit:
         def work(part: slice) -> None:
             seen = passes[part]
             latents = self._encode([n for n, _ in seen], [self._crops[n][step] for n, step in seen])
-            noise = torch.stack(noises[part]).to(latents)
-            noisy = self.backbone.add_noise(latents, noise, config.timestep)
+            noise = torch.stack(noises[part])
             members = [
                 (row, place, self._crops[n][step])
                 for place, (n, step) in enumerate(seen)
@@ -299,7 +302,7 @@ class PackFit:
 
             prompts = self.embeddings.detach()[rows]
             trunk = "null" if config.views == "image" else config.trunk
-            start.gather(rows, noisy, config.timestep, prompts, target, places, trunk)
+            start.gather(rows, latents, noise, config.timestep, prompts, target, places, trunk)
 
         self.batches.map(len(passes), work)
         with torch.no_grad():
@@ -350,8 +353,9 @@ def resolve_pack_size(backbone: Backbone, config: FitConfig, variant: AttentionV
         assert latents.shape[-1] == side
         embeds = torch.zeros(count, *backbone.embedding_shape, device=backbone.device, requires_grad=True)
         tokens = range(config.token, config.token + config.items_per_prompt(backbone))
-        with capture(backbone, config.layers, variant=variant, token=tokens) as maps:
-            backbone.denoise(latents[:1].expand(count, -1, -1, -1), config.timestep, embeds)
+        seen = latents[:1].expand(count, -1, -1, -1)
+        noise = torch.zeros_like(seen)
+        maps = read_prompts(backbone, seen, noise, config.timestep, embeds, config.layers, variant, tokens)
         largest = config.loss_resolution or max(max(m.size) for m in maps.values())
         resize_maps(maps, largest).square().sum().backward()
 

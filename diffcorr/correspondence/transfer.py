@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffcorr.attention.base import AttentionVariant
 from diffcorr.attention.capture import read_prompts, resize_maps
-from diffcorr.backbones.base import Backbone
+from diffcorr.backbones.base import Backbone, LayerInfo
 from diffcorr.correspondence.config import TransferConfig
 from diffcorr.correspondence.crops import Crop, LatentBank, bank_positions, crop_bounds, crop_side, snap
 from diffcorr.correspondence.draws import Draws, SeededDraws
@@ -31,7 +31,7 @@ class TransferResult:
             and layers, clipped to [0, 1]. The fit's target has peak 1, so that 1 is certainty.
         layer_points: the same read from each layer alone, by layer name.
         round_points: the same read from each round alone, all layers joined, by its number.
-        heatmap: mean over layers, (side, side) of the square working image, where asked for.
+        heatmap: the layers joined, (side, side) of the square working image, where asked for.
         layer_maps: (side, side) of each layer, where asked for.
     """
 
@@ -74,7 +74,7 @@ def transfer(
     """
     config.check(backbone)
     num_queries, num_rounds = embeddings_QRPD.shape[:2]
-    layers = [layer.name for layer in backbone.resolve_layers("cross", config.layers)]
+    layers = backbone.resolve_layers("cross", config.layers)
     side = config.side or backbone.image_size
     geometry = frame(image_size(image), side, config.frame)
     pixels = image_to_tensor(image, geometry).to(backbone.device, backbone.dtype)
@@ -97,7 +97,7 @@ def transfer(
     maps_QRLHW = torch.cat(found).unflatten(0, (num_queries, num_rounds))
     maps_QLHW = maps_QRLHW.mean(1)
     return [
-        read_out(maps_LHW, maps_RLHW, layers, config, geometry, heatmaps)
+        read_out(maps_LHW, maps_RLHW, layers, config, variant, geometry, heatmaps)
         for maps_LHW, maps_RLHW in zip(maps_QLHW, maps_QRLHW, strict=True)
     ]
 
@@ -127,9 +127,9 @@ def _read(
     room = side - pixels
     positions = bank_positions(side, pixels, config.bank_size or 1 << 62)
     corners = [Crop(0, 0), Crop(0, room), Crop(room, 0), Crop(room, room)][: config.num_crops]
-    num_layers = len(backbone.resolve_layers("cross", config.layers))
+    layers = backbone.resolve_layers("cross", config.layers)
     precise = torch.promote_types(backbone.dtype, torch.float32)
-    total = pixels_CHW.new_zeros(len(draws), num_layers, side, side, dtype=precise)
+    total = pixels_CHW.new_zeros(len(draws), len(layers), side, side, dtype=precise)
     count = total.new_zeros(len(draws), 1, side, side)
 
     def look(steps: Sequence[int], crops_SN: Sequence[Sequence[Crop]]) -> None:
@@ -141,10 +141,10 @@ def _read(
 
         def work(part: slice) -> None:
             latents = torch.stack([bank["", crop] for _, crop in passes[part]])
-            noise = torch.stack(noises[part]).to(latents)
             maps = read_prompts(
                 backbone,
-                backbone.add_noise(latents, noise, config.timestep),
+                latents,
+                torch.stack(noises[part]),
                 config.timestep,
                 embeddings_NPD[[n for n, _ in passes[part]]],
                 config.layers,
@@ -161,7 +161,7 @@ def _read(
 
     look(range(len(corners)), [[corner] * len(draws) for corner in corners])
     for step in range(len(corners), config.num_crops):
-        centres = _argmax((total / count.clamp(min=1)).mean(1), geometry)
+        centres = _argmax(variant.join(total / count.clamp(min=1), layers), geometry)
         crops = []
         for centre, draw in zip(centres, draws, strict=True):
             crop = Crop(*draw.crop(step, *crop_bounds(centre, side, pixels, config.margin)))
@@ -187,8 +187,9 @@ def _argmax(maps_NHW: Tensor, geometry: Geometry) -> list[Point]:
 def read_out(
     maps_LHW: Tensor,
     maps_RLHW: Tensor,
-    layers: Sequence[str],
+    layers: Sequence[LayerInfo],
     config: TransferConfig,
+    variant: AttentionVariant,
     geometry: Geometry,
     keep: bool,
 ) -> TransferResult:
@@ -196,9 +197,12 @@ def read_out(
 
     ``maps_RLHW`` are those of each round, which only ``round_points`` are read from.
     """
-    mean = maps_LHW.mean(0)
-    alone = [_score(maps, config) for maps in maps_RLHW]
-    found = _argmax(torch.stack([_score(maps_LHW, config), *maps_LHW, *alone]), geometry)
+    mean = variant.join(maps_LHW[None], layers)[0]
+    every = torch.cat([maps_LHW[None], maps_RLHW])
+    if config.readout == "softmax_mean":
+        every = every.flatten(2).softmax(-1).view_as(every)
+    all_rounds, *alone = variant.join(every, layers)
+    found = _argmax(torch.stack([all_rounds, *maps_LHW, *alone]), geometry)
 
     def original(point: Point) -> Point:
         at_x, at_y = geometry.inverse(torch.tensor(point, dtype=torch.float64)).tolist()
@@ -208,15 +212,8 @@ def read_out(
     return TransferResult(
         point=original((x, y)),
         confidence=float(mean[int(y), int(x)].clamp(0, 1)),
-        layer_points={name: original(point) for name, point in zip(layers, by_layer, strict=True)},
+        layer_points={layer.name: original(point) for layer, point in zip(layers, by_layer, strict=True)},
         round_points={number: original(point) for number, point in enumerate(by_round)},
         heatmap=mean.cpu() if keep else None,
-        layer_maps=dict(zip(layers, maps_LHW.cpu(), strict=True)) if keep else {},
+        layer_maps=dict(zip((layer.name for layer in layers), maps_LHW.cpu(), strict=True)) if keep else {},
     )
-
-
-def _score(maps_LHW: Tensor, config: TransferConfig) -> Tensor:
-    """What is largest at the answer, (side, side): the layers joined as the configuration says."""
-    if config.readout == "softmax_mean":
-        return maps_LHW.flatten(1).softmax(-1).mean(0).view_as(maps_LHW[0])
-    return maps_LHW.mean(0)

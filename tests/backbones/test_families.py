@@ -9,8 +9,12 @@ from torch import Tensor
 
 from diffcorr.attention import MeanAttention, ReferenceAttention, capture
 from diffcorr.attention.capture import read_prompts
+from diffcorr.attention.entropy import EntropyAttention
+from diffcorr.attention.joint import JointAttention
 from diffcorr.attention.logits import Logits
+from diffcorr.attention.self_refined import SelfRefined
 from diffcorr.attention.spatial_softmax import SpatialSoftmax
+from diffcorr.attention.word import WordAttention
 from diffcorr.backbones import (
     FluxBackbone,
     LatentBackbone,
@@ -163,7 +167,19 @@ def test_maps_are_the_attention_and_its_rows_sum_to_one(backbone: LatentBackbone
                 torch.testing.assert_close(found.tensor, expected.mean(1))
 
 
-@pytest.mark.parametrize("variant", [MeanAttention([1]), ReferenceAttention(), Logits(), SpatialSoftmax()])
+VARIANTS = [
+    MeanAttention([1]),
+    ReferenceAttention(),
+    Logits(),
+    SpatialSoftmax(),
+    EntropyAttention(),
+    JointAttention(),
+    SelfRefined(2),
+    WordAttention(0),
+]
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=repr)
 def test_one_token_is_the_column_of_all(backbone: LatentBackbone, variant) -> None:
     latents, prompts = latents_of(), prompts_of(backbone)
     found = {}
@@ -174,6 +190,57 @@ def test_one_token_is_the_column_of_all(backbone: LatentBackbone, variant) -> No
     for every, one, two in zip(*found.values(), strict=True):
         torch.testing.assert_close(one, every[..., 2])
         torch.testing.assert_close(two, every[..., [2, 0]])
+
+
+def test_maps_spread_along_self_attention(backbone: LatentBackbone) -> None:
+    """S S A out of the whole softmax of every module; with prompts beside the trunk too."""
+    latents, prompts, variant = latents_of(), prompts_of(backbone), SelfRefined(2)
+    num_tokens = backbone.embedding_shape[0]
+    with torch.no_grad():
+        whole = reference_maps(backbone, latents, prompts)
+        with capture(backbone, "all", variant=variant, stop_early=False) as maps:
+            backbone.denoise(latents, 140, prompts)
+        for name, found in maps.items():
+            own, cross = whole[name.replace("attn2", "attn1")], whole[name]
+            if found.layer.joint:
+                own, cross = own[:, :, num_tokens:, num_tokens:], cross[:, :, num_tokens:, :num_tokens]
+            spread = (own / own.sum(-1, keepdim=True)).mean(1)
+            torch.testing.assert_close(found.tensor, spread @ spread @ cross.mean(1))
+        if not backbone.prompt_is_context:
+            return
+        null, rows = backbone.null_prompt().expand(3, -1, -1), [1, 0, 1]
+        zero = torch.zeros_like(latents)
+        followed, beside = (
+            read_prompts(backbone, latents, zero, 140, null, "paper", variant, rows=rows, trunk=trunk)
+            for trunk in ("prompt", "null")
+        )
+        for name, found in beside.items():
+            torch.testing.assert_close(found.tensor, followed[name].tensor)
+
+
+def test_blocks_of_joint_attention(family: str, backbone: LatentBackbone) -> None:
+    latents, prompts = latents_of(), prompts_of(backbone)
+    text = slice(0, backbone.embedding_shape[0])
+    image = slice(text.stop, None)
+    with torch.no_grad():
+        whole = reference_maps(backbone, latents, prompts)
+        with capture(backbone, "all", variant=JointAttention(), stop_early=False) as maps:
+            backbone.denoise(latents, 140, prompts)
+        for name, found in maps.items():
+            expected = whole[name][:, :, image, text] if family in JOINT else whole[name]
+            expected = (expected / expected.sum(-1, keepdim=True)).mean(1)
+            torch.testing.assert_close(found.tensor, expected)
+        asked = JointAttention("text_to_image")
+        if family not in JOINT:
+            with pytest.raises(LayerError, match="found cross-attention: use direction=image_to_text"):
+                read_prompts(backbone, latents, latents, 140, prompts, "all", asked)
+            return
+        with capture(backbone, "all", variant=asked, stop_early=False) as maps:
+            backbone.denoise(latents, 140, prompts)
+        for name, found in maps.items():
+            block = whole[name][:, :, text, image]
+            expected = (block / block.amax(-1, keepdim=True)).mean(1)
+            torch.testing.assert_close(found.tensor, expected.mT)
 
 
 def test_an_early_stop_is_the_full_run(backbone: LatentBackbone) -> None:
@@ -312,10 +379,10 @@ def test_what_it_needs(family: str, backbone: LatentBackbone) -> None:
 def test_what_a_family_cannot_do_is_said(family: str, backbone: LatentBackbone) -> None:
     latents, prompts = latents_of(), prompts_of(backbone)
     if family in ("unet", "sdxl"):
-        assert read_prompts(backbone, latents, 140, prompts, "paper", trunk="null")
+        assert read_prompts(backbone, latents, 0 * latents, 140, prompts, "paper", trunk="null")
         return
     with pytest.raises(LayerError, match=r"reads the prompt itself .* use trunk=prompt"):
-        read_prompts(backbone, latents, 140, prompts, "paper", trunk="null")
+        read_prompts(backbone, latents, 0 * latents, 140, prompts, "paper", trunk="null")
     with pytest.raises(BackboneError, match=r"multiples of 8 pixels for .*, found 32x44"):
         backbone.denoise(latents[..., :11], 140, prompts)
     if family in ("sd3", "sd35"):

@@ -37,8 +37,9 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def test_the_empty_prompt_is_read_as_it_is_followed(backbone: UNetBackbone) -> None:
     latents, null = random(2, 4, 8, 8), backbone.null_prompt()
-    followed = read_prompts(backbone, latents, 140, null.expand(2, -1, -1), LAYERS)
-    read = read_prompts(backbone, latents, 140, null.expand(2, -1, -1), LAYERS, trunk="null")
+    noise = random(2, 4, 8, 8, seed=5)
+    followed = read_prompts(backbone, latents, noise, 140, null.expand(2, -1, -1), LAYERS)
+    read = read_prompts(backbone, latents, noise, 140, null.expand(2, -1, -1), LAYERS, trunk="null")
     assert list(read) == list(followed)
     for name, found in read.items():
         torch.testing.assert_close(found.tensor, followed[name].tensor)
@@ -46,9 +47,10 @@ def test_the_empty_prompt_is_read_as_it_is_followed(backbone: UNetBackbone) -> N
 
 def test_maps_and_gradients_by_hand(backbone: UNetBackbone) -> None:
     """Softmax of the empty prompt's image features with the prompts' keys, by the library's own functions."""
-    latents, rows = random(2, 4, 8, 8), [1, 0, 1]
+    clean, noise, rows = random(2, 4, 8, 8), random(2, 4, 8, 8, seed=5), [1, 0, 1]
+    latents = backbone.add_noise(clean, noise, 140)
     prompts = random(3, NUM_TOKENS, WIDTH, seed=1).requires_grad_()
-    maps = read_prompts(backbone, latents, 140, prompts, LAYERS, token=2, rows=rows, trunk="null")
+    maps = read_prompts(backbone, clean, noise, 140, prompts, LAYERS, token=2, rows=rows, trunk="null")
     seen: dict[str, torch.Tensor] = {}
     modules = backbone.attention_modules()
     handles = [
@@ -171,8 +173,7 @@ def test_each_crop_is_read_with_every_noise(backbone: UNetBackbone) -> None:
     maps = []
     for step in range(3):
         noise = draws.noise(step, tuple(latent.shape[1:]), "gaussian")
-        noisy = backbone.add_noise(latent, noise[None], 140)
-        read = read_prompts(backbone, noisy, 140, prompt, LAYERS, token=1, trunk="null")
+        read = read_prompts(backbone, latent, noise[None], 140, prompt, LAYERS, token=1, trunk="null")
         maps.append(resize_maps(read, 32)[0].mean(0))
     assert found.heatmap is not None
     assert not torch.allclose(maps[0], maps[1], rtol=1e-3)
