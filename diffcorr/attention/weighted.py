@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -20,15 +22,18 @@ class WeightedAttention(AttentionVariant):
     equation 4, with the weights as its unknowns). They hold for one model.
 
     Args:
-        weights: of each layer, by its full name, the weights of its heads, 0 or more. Their size counts
-            against other layers: a layer weighs as much as its heads together. Layers that are not named
-            are read as the mean over heads, and weigh as much as the named do on average.
+        weights: of each layer, by its full name, the weights of its heads, 0 or more; or the
+            ``weights.json`` of a diagnosis. Their size counts against other layers: a layer weighs as much
+            as its heads together. Layers that are not named are read as the mean over heads, and weigh as
+            much as the named do on average.
 
     Raises:
-        DiffcorrError: a negative weight, or only zeros.
+        DiffcorrError: a negative weight, only zeros, or a file that has none.
     """
 
-    def __init__(self, weights: Mapping[str, Sequence[float]] | None = None) -> None:
+    def __init__(self, weights: Mapping[str, Sequence[float]] | str | None = None) -> None:
+        if isinstance(weights, str):
+            weights = _read(weights)
         self.weights = {str(name): tuple(map(float, heads)) for name, heads in (weights or {}).items()}
         for name, heads in self.weights.items():
             if not heads or min(heads) < 0:
@@ -62,3 +67,13 @@ class WeightedAttention(AttentionVariant):
             )
         shares = torch.tensor(wanted).to(maps_BLhw) / sum(wanted)
         return torch.einsum("bl...,l->b...", maps_BLhw, shares)
+
+
+def _read(path: str) -> dict[str, list[float]]:
+    try:
+        weights: dict[str, list[float]] = json.loads(Path(path).read_text(encoding="utf-8"))["weights"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DiffcorrError(
+            f"expected the weights.json that eval.py task=diagnosis writes, found none in {path!r}: name it"
+        ) from error
+    return weights

@@ -141,7 +141,8 @@ class PackFit:
             backward(total) if backward else total.backward()
             return losses.detach()
 
-        found = torch.cat(self.batches.map(len(self.active), work))
+        with torch.enable_grad():  # also where a trainer predicts
+            found = torch.cat(self.batches.map(len(self.active), work))
         if scale != 1.0 and self.embeddings.grad is not None:
             self.embeddings.grad /= scale
         row = found.new_full((len(self.prompts),), torch.nan)

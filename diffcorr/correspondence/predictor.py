@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from copy import copy
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
@@ -65,11 +66,12 @@ class PromptFit:
 
     Args:
         backbone: frozen.
-        variant: how heads become a map; None = their mean.
+        variant: how attention becomes a map; None = the mean over heads.
         fit: how embeddings are fitted.
         transfer: how they are read in the target.
         embeddings: where fitted embeddings are; what is missing is fitted when it is asked for.
         name: under which predictions are stored.
+        read_variant: how attention becomes a map when fitted embeddings are read; None = ``variant``.
 
     Where queries share prompts (``FitConfig.share``), those that are first asked for together share:
     ask for all of a data set at once, as ``eval.py`` does, and results do not depend on the order of pairs.
@@ -83,9 +85,11 @@ class PromptFit:
         transfer: TransferConfig | None = None,
         embeddings: Embeddings | None = None,
         name: str = "prompt_fit",
+        read_variant: AttentionVariant | None = None,
     ) -> None:
         self.name = name
         self.backbone, self.variant = backbone, variant or MeanAttention()
+        self.read_variant = read_variant or self.variant
         self.fit_config, self.transfer_config = fit or FitConfig(), transfer or TransferConfig()
         self.fit_config.check(backbone)
         self.transfer_config.check(backbone)
@@ -95,6 +99,13 @@ class PromptFit:
     def identity(self) -> dict[str, object]:
         """What a fitted embedding depends on, beside the backbone: for the store to compare."""
         return {**self.fit_config.identity(), "variant": repr(self.variant)}
+
+    def reading(self, transfer: TransferConfig, variant: AttentionVariant) -> Self:
+        """The same method with the same fitted embeddings, read in another way."""
+        transfer.check(self.backbone)
+        other = copy(self)
+        other.transfer_config, other.read_variant = transfer, variant
+        return other
 
     def prompts(self, queries: Sequence[Query]) -> list[Prompt]:
         """The prompts of these queries, each once however often a query is named."""
@@ -155,7 +166,7 @@ class PromptFit:
                 torch.stack([embedding(prompt) for prompt in prompts]),
                 places,
                 read,
-                self.variant,
+                self.read_variant,
                 target=target_id,
                 heatmaps=heatmaps,
             )
@@ -168,7 +179,7 @@ class PromptFit:
             target,
             torch.stack(fronted),
             read,
-            self.variant,
+            self.read_variant,
             keys=[query.id for query in queries],
             target=target_id,
             heatmaps=heatmaps,

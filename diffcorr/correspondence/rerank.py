@@ -32,7 +32,7 @@ class PromptFitRerank(PromptFit):
     Args:
         backbone: frozen.
         features: where features come from; not from a prompt that names the category.
-        variant, fit, transfer, embeddings, name: see `PromptFit`.
+        variant, fit, transfer, embeddings, name, read_variant: see `PromptFit`.
         weight: w, 0..1.
 
     Raises:
@@ -49,8 +49,9 @@ class PromptFitRerank(PromptFit):
         embeddings: Embeddings | None = None,
         name: str = "prompt_fit_rerank",
         weight: float = 0.5,
+        read_variant: AttentionVariant | None = None,
     ) -> None:
-        super().__init__(backbone, variant, fit, transfer, embeddings, name)
+        super().__init__(backbone, variant, fit, transfer, embeddings, name, read_variant)
         if not 0 <= weight <= 1:
             raise DiffcorrError(f"expected a weight of the similarity in 0..1, found {weight}")
         if features.uses_category:

@@ -3,7 +3,8 @@
 from diffcorr.reports.bars import draw_bars
 from diffcorr.reports.callbacks import FigureCallback, log_figure
 from diffcorr.reports.canvas import as_array, save_figure
-from diffcorr.reports.heatmaps import draw_heatmaps, draw_word_maps
+from diffcorr.reports.heat_table import draw_heat_table
+from diffcorr.reports.heatmaps import draw_heatmaps, draw_word_maps, short_layer_name
 from diffcorr.reports.masks import draw_segmentation, draw_segmentation_sheet
 from diffcorr.reports.matches import draw_matches
 from diffcorr.reports.sheets import draw_sheet
@@ -13,6 +14,7 @@ __all__ = [
     "FigureCallback",
     "as_array",
     "draw_bars",
+    "draw_heat_table",
     "draw_heatmaps",
     "draw_matches",
     "draw_segmentation",
@@ -22,4 +24,5 @@ __all__ = [
     "log_figure",
     "results_table",
     "save_figure",
+    "short_layer_name",
 ]

@@ -11,6 +11,7 @@ from diffcorr.errors import UnknownNameError
 from diffcorr.reports import draw_bars, results_table, save_figure
 from diffcorr.runs.common import write_text
 from diffcorr.runs.correspondence import evaluate_correspondence
+from diffcorr.runs.diagnosis import evaluate_diagnosis
 from diffcorr.runs.propagation import evaluate_propagation
 from diffcorr.runs.samples import draw_samples
 from diffcorr.runs.segmentation import evaluate_segmentation
@@ -21,6 +22,7 @@ TASKS = {
     "correspondence": evaluate_correspondence,
     "segmentation": evaluate_segmentation,
     "propagation": evaluate_propagation,
+    "diagnosis": evaluate_diagnosis,
     "samples": draw_samples,
 }
 

@@ -1,5 +1,8 @@
 """Variants that weigh heads, layers, tokens and noise levels, against hand-worked cases and scipy."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -52,6 +55,16 @@ def test_layers_weigh_the_sum_of_their_heads() -> None:
     torch.testing.assert_close(found, (3 * maps[:, 0] + maps[:, 1] + 2 * maps[:, 2]) / 6)
     with pytest.raises(LayerError, match="a layer with a weight above 0"):
         WeightedAttention({"a": [0, 0], "b": [1, 0]}).join(maps[:, :1], layers[:1])
+
+
+def test_weights_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "weights.json"
+    path.write_text(json.dumps({"about": {}, "weights": {"a": [1, 2]}}))
+    assert repr(WeightedAttention(str(path))) == repr(WeightedAttention({"a": [1, 2]}))
+    path.write_text("[]")
+    for missing in (path, tmp_path / "none.json"):
+        with pytest.raises(DiffcorrError, match=r"expected the weights\.json that eval"):
+            WeightedAttention(str(missing))
 
 
 @pytest.mark.parametrize("weights", [{"a": [-1, 2]}, {"a": []}, {"a": [0, 0]}])
