@@ -1,11 +1,13 @@
 """The model that ships in the package: an ordinary diffusers folder that knows its words."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from transformers import CLIPTokenizer
 
 import diffcorr
 from diffcorr.attention.words import word_maps
@@ -34,6 +36,15 @@ def test_folder_is_small_and_holds_no_code():
     assert sum(p.stat().st_size for p in files) <= 40 * 2**20
     assert max(p.stat().st_size for p in files) <= 15 * 2**20
     assert {p.suffix for p in files} <= {".json", ".safetensors", ".txt", ".md"}
+
+
+def test_older_files_of_the_tokenizer_say_the_same(tmp_path):
+    """transformers 4 reads vocab.json and merges.txt, 5 reads tokenizer.json."""
+    for name in ("vocab.json", "merges.txt", "tokenizer_config.json"):
+        shutil.copy(FOLDER / "tokenizer" / name, tmp_path)
+    captions = [PartWorldImages("test", 8)[i]["caption"] for i in range(8)] + ["Zebra's, 12 x?"]
+    old, new = CLIPTokenizer.from_pretrained(tmp_path), CLIPTokenizer.from_pretrained(FOLDER / "tokenizer")
+    assert old(captions)["input_ids"] == new(captions)["input_ids"]
 
 
 def test_attention_at_three_resolutions_and_the_schedule_of_stable_diffusion(tiny):

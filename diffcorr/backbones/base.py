@@ -7,7 +7,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -76,6 +76,19 @@ class StopForward(Exception):  # noqa: N818 - no error, like StopIteration
     """Raised inside a forward pass by whoever has read enough; ``Backbone.denoise`` catches it."""
 
 
+class LatentStore(Protocol):
+    """Where encoded crops are kept for other runs, see ``diffcorr.stores.latents``."""
+
+    def key(self, image_CHW: Tensor, crop_pixels: int) -> str:
+        """Identity of an image's crops."""
+
+    def get(self, key: str, crops: Iterable[tuple[int, int, bool]]) -> dict[tuple[int, int, bool], Tensor]:
+        """Those of the crops (left, top, mirrored) that are there, (c, h, w)."""
+
+    def add(self, key: str, latents: Iterable[tuple[tuple[int, int, bool], Tensor]]) -> None:
+        """Keep crops with their latents (c, h, w)."""
+
+
 class Backbone(nn.Module, ABC):
     """A frozen latent diffusion model, always in eval mode, without gradients to its weights.
 
@@ -89,6 +102,7 @@ class Backbone(nn.Module, ABC):
         prompt_is_context: whether cross-attention takes its keys from the prompt embeddings themselves:
             only then prompts can be read without being followed, and a fit can start from features.
         map_origin: (h, w) of the latents of the last ``denoise``, from which maps get their size.
+        latent_store: where crops that it encodes are kept for other runs; None = nowhere.
     """
 
     name: str
@@ -99,6 +113,7 @@ class Backbone(nn.Module, ABC):
     fingerprint: str
     prompt_is_context: bool = True
     map_origin: tuple[int, int] | None = None
+    latent_store: LatentStore | None = None
     _null: Tensor | None = None
 
     @abstractmethod

@@ -80,7 +80,7 @@ class FluxBackbone(JointBackbone):
         unpacked: Tensor = cut.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
         return unpacked
 
-    def encode_prompt(self, texts: Sequence[str]) -> tuple[Tensor, list[list[str]]]:
+    def _encode_prompt(self, texts: Sequence[str]) -> tuple[Tensor, list[list[str]]]:
         """Last hidden states (B, P, D) of T5, and the tokens as strings."""
         self._need_texts()
         return t5_states(self.text_encoder_2, self.tokenizer_2, texts, self.embedding_shape[0])
@@ -88,7 +88,7 @@ class FluxBackbone(JointBackbone):
     def _pool(self, texts: Sequence[str]) -> Tensor:
         self._need_texts()
         ids, _, _ = tokenized(self.tokenizer, texts, self.tokenizer.model_max_length)
-        pooled: Tensor = self.text_encoder(ids.to(self.device)).pooler_output
+        pooled: Tensor = self.text_encoder(ids.to(self.text_encoder.device)).pooler_output
         return pooled
 
     def _count_tokens(self) -> int:

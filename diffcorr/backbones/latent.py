@@ -94,6 +94,10 @@ class LatentBackbone(PretrainedBackbone):
         """Output (B, c, h, w) of the denoiser."""
 
     @abstractmethod
+    def _encode_prompt(self, texts: Sequence[str]) -> tuple[Tensor, list[list[str]]]:
+        """``encode_prompt`` on the text encoders' device."""
+
+    @abstractmethod
     def _attention_modules(self) -> dict[str, Any]:
         """All attention modules by module path, in the order in which they run."""
 
@@ -174,6 +178,11 @@ class LatentBackbone(PretrainedBackbone):
             handle.remove()
         return kept[0]
 
+    def encode_prompt(self, texts: Sequence[str]) -> tuple[Tensor, list[list[str]]]:
+        """Embeddings (B, P, D) of the texts, and the P tokens of each as strings."""
+        embeds, tokens = self._encode_prompt(texts)
+        return embeds.to(self.device), tokens
+
     def null_prompt(self) -> Tensor:
         """Embedding (1, P, D) of the empty text; fixed random numbers where the weights are random."""
         if "prompt" in self._random:
@@ -190,7 +199,13 @@ class LatentBackbone(PretrainedBackbone):
         return self._pooled.to(self.device, self.dtype)
 
     def _pool(self, texts: Sequence[str]) -> Tensor:
-        raise NotImplementedError(f"{type(self).__name__} has no pooled embedding")
+        raise BackboneError(f"expected a denoiser that sees a pooled embedding, found that of {self.name}")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the denoiser's weights."""
+        found: torch.dtype = next(self.denoiser.parameters()).dtype
+        return found
 
     def _need_texts(self) -> None:
         """BackboneError where a text encoder or tokenizer is missing."""

@@ -72,7 +72,7 @@ class PixArtBackbone(TransformerBackbone):
         output: Tensor = self.transformer(latents, embeds_BPD, times, added_cond_kwargs=sizes).sample
         return output
 
-    def encode_prompt(self, texts: Sequence[str]) -> tuple[Tensor, list[list[str]]]:
+    def _encode_prompt(self, texts: Sequence[str]) -> tuple[Tensor, list[list[str]]]:
         """Last hidden states (B, P, D) of T5, padding with that of the end, and the tokens."""
         self._need_texts()
         return t5_states(self.text_encoder, self.tokenizer, texts, self.embedding_shape[0], masked=True)

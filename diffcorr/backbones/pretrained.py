@@ -14,6 +14,7 @@ from torch import Tensor
 
 from diffcorr.backbones.base import Backbone
 from diffcorr.backbones.loading import Source, as_dtype
+from diffcorr.backbones.offload import Offload, set_apart, stream
 from diffcorr.errors import BackboneError, UnknownNameError
 
 
@@ -80,6 +81,7 @@ class PretrainedBackbone(Backbone):
         image_size: int | None = None,
         channels_last: bool = False,
         compile_blocks: bool = False,
+        offload: Offload = "none",
         config: str | Path | None = None,
     ) -> Self:
         """Load a model of this family or one that derives from it; what it is says its configuration.
@@ -97,6 +99,9 @@ class PretrainedBackbone(Backbone):
             image_size: side of the input in pixels; None = what the denoiser was configured for.
             channels_last, compile_blocks: change nothing but speed (the second is ``torch.compile``
                 of what lies between attention layers).
+            offload: what stays in main memory where a card is small: ``'texts'``: the text encoders, which
+                run there, once for each text; ``'layers'``: the denoiser as well, whose layers come to the
+                device one by one in every pass (slow; with ``trunk: null`` nothing else of it stays).
             config: for a single file, the diffusers folder that describes its U-Net and autoencoder, and has
                 the text encoders.
 
@@ -107,6 +112,8 @@ class PretrainedBackbone(Backbone):
         source = Source.find(path_or_name, config)
         if weights not in ("pretrained", "random"):
             raise UnknownNameError("weights", weights, ["pretrained", "random"])
+        if offload not in ("none", "texts", "layers"):
+            raise UnknownNameError("offload", offload, ["none", "texts", "layers"])
         precision = as_dtype(dtype)
         family = cls.family_of(source.denoiser_config(), source.given)
         options: dict[str, Any] = {"name": name or Path(source.given).name, "image_size": image_size}
@@ -119,13 +126,19 @@ class PretrainedBackbone(Backbone):
         if paper_layers is not None:
             backbone.resolve_layers("cross", paper_layers)
             backbone.paper_layers = tuple(paper_layers)
-        backbone.to(device=device, dtype=precision)
+        backbone.to(dtype=precision)
+        if offload != "none":
+            for part in [*family.text_parts, *([family.folder] if offload == "layers" else [])]:
+                set_apart(backbone, part)
+        backbone.to(device)
         if precision == torch.float16 and backbone._vae_overflows():
             backbone.vae.float()
         if channels_last:
             backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if compile_blocks:
             backbone._compile_blocks()
+        if offload == "layers":
+            stream(backbone.denoiser, torch.device(device))
         return backbone
 
     @classmethod

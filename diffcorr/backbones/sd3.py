@@ -77,13 +77,13 @@ class SD3Backbone(JointBackbone):
             (self.text_encoder_2, self.tokenizer_2),
         ):
             ids, _, tokens = tokenized(tokenizer, texts, length)
-            found = encoder(ids.to(self.device), output_hidden_states=True)
+            found = encoder(ids.to(encoder.device), output_hidden_states=True)
             states.append(found.hidden_states[-2])
             pooled.append(found[0])
             strings.append(tokens)
         return torch.cat(states, -1), torch.cat(pooled, -1), strings[0]
 
-    def encode_prompt(self, texts: Sequence[str]) -> tuple[Tensor, list[list[str]]]:
+    def _encode_prompt(self, texts: Sequence[str]) -> tuple[Tensor, list[list[str]]]:
         """Tokens of CLIP, both encoders side by side, then those of T5 (B, P, D), and all as strings."""
         clip, _, strings = self._clip(texts)
         num_tokens, width = self.embedding_shape

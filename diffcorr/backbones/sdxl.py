@@ -66,12 +66,12 @@ class SDXLBackbone(UNetBackbone):
             (self.text_encoder_2, self.tokenizer_2),
         ):
             ids, _, tokens = tokenized(tokenizer, texts, self.embedding_shape[0])
-            found = encoder(ids.to(self.device), output_hidden_states=True)
+            found = encoder(ids.to(encoder.device), output_hidden_states=True)
             states.append(found.hidden_states[-2])
             strings.append(tokens)
         return torch.cat(states, -1), found[0], strings[0]
 
-    def encode_prompt(self, texts: Sequence[str]) -> tuple[Tensor, list[list[str]]]:
+    def _encode_prompt(self, texts: Sequence[str]) -> tuple[Tensor, list[list[str]]]:
         """Last but one hidden states of both encoders (B, P, D), and the first one's tokens."""
         embeds, _, strings = self._states(texts)
         return embeds, strings

@@ -51,10 +51,13 @@ def shared(modules: Sequence[nn.Module], rows: Sequence[int]) -> Iterator[None]:
 
         return run
 
+    before = [module.__dict__.get("forward") for module in modules]  # another may have put its own there
     try:
         for module in modules:
             module.forward = once(module.forward)
         yield
     finally:
-        for module in modules:
+        for module, own in zip(modules, before, strict=True):
             module.__dict__.pop("forward", None)
+            if own is not None:
+                module.__dict__["forward"] = own

@@ -84,11 +84,11 @@ class UNetBackbone(LatentBackbone):
         """Conditions beside the prompt."""
         return None
 
-    def encode_prompt(self, texts: Sequence[str]) -> tuple[Tensor, list[list[str]]]:
+    def _encode_prompt(self, texts: Sequence[str]) -> tuple[Tensor, list[list[str]]]:
         """Last hidden states (B, P, D) of the text encoder and the padded tokens as strings."""
         self._need_texts()
         ids, _, strings = tokenized(self.tokenizer, texts, self.embedding_shape[0])
-        return self.text_encoder(ids.to(self.device))[0], strings
+        return self.text_encoder(ids.to(self.text_encoder.device))[0], strings
 
     def _processor(self) -> Any:
         return AttentionProcessor()

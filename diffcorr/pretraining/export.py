@@ -13,6 +13,7 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import Stabl
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from diffcorr.pretraining.diffusion import sd_scheduler
+from diffcorr.pretraining.tokenizer import write_vocabulary
 
 
 def as_pipeline(
@@ -48,6 +49,9 @@ def export(pipeline: StableDiffusionPipeline, folder: str | Path, max_shard_size
         part.to(torch.float16)
     half = as_pipeline(parts["vae"], parts["unet"], parts["text_encoder"], pipeline.tokenizer)
     half.save_pretrained(folder, safe_serialization=True, max_shard_size=max_shard_size)
+    tokenizer = Path(folder) / "tokenizer"
+    written = json.loads((tokenizer / "tokenizer.json").read_text(encoding="utf-8"))
+    write_vocabulary(written["model"], tokenizer)
     # transformers loads a model in the type that its config names, diffusers in fp32: one type for both
     config = Path(folder) / "text_encoder" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")

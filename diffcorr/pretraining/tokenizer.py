@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
@@ -15,7 +16,7 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 def train_tokenizer(
     captions: Iterable[str], folder: str | Path, vocab_size: int, max_length: int
 ) -> CLIPTokenizer:
-    """Train BPE merges on captions and write ``vocab.json`` and ``merges.txt``.
+    """Train BPE merges on captions and write them as every version of transformers reads them.
 
     Args:
         captions: the texts; lower-cased, split at spaces and punctuation as CLIP does.
@@ -41,22 +42,26 @@ def train_tokenizer(
     )
     bpe.train_from_iterator(captions, trainer)
     model = json.loads(bpe.to_str())["model"]
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    vocab, merges = model["vocab"], [m if isinstance(m, str) else " ".join(m) for m in model["merges"]]
     # a byte at the end of a word is a symbol of its own
     for symbol in pre_tokenizers.ByteLevel.alphabet():
-        vocab.setdefault(f"{symbol}</w>", len(vocab))
-    (folder / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False), encoding="utf-8")
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n", encoding="utf-8")
-    tokenizer = CLIPTokenizer(
-        vocab=str(folder / "vocab.json"),
-        merges=str(folder / "merges.txt"),
-        model_max_length=max_length,
-        bos_token=START,
-        eos_token=END,
-        unk_token=END,
-        pad_token=END,
-    )
-    tokenizer.save_pretrained(folder)
+        model["vocab"].setdefault(f"{symbol}</w>", len(model["vocab"]))
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_vocabulary(model, folder)
+    marks = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": END}
+    config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": max_length, **marks}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    CLIPTokenizer.from_pretrained(folder).save_pretrained(folder)
     return CLIPTokenizer.from_pretrained(folder)
+
+
+def write_vocabulary(model: Mapping[str, Any], folder: Path) -> None:
+    """Write ``vocab.json`` and ``merges.txt``, which transformers 4 reads where 5 reads ``tokenizer.json``.
+
+    Args:
+        model: the part ``model`` of a ``tokenizer.json``.
+        folder: of the tokenizer.
+    """
+    merges = [m if isinstance(m, str) else " ".join(m) for m in model["merges"]]
+    (folder / "vocab.json").write_text(json.dumps(model["vocab"], ensure_ascii=False), encoding="utf-8")
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n", encoding="utf-8")

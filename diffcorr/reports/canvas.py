@@ -7,6 +7,7 @@ a whole number stays crisp.
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import textwrap
@@ -43,9 +44,18 @@ SMALL, MEDIUM, LARGE = 7.5, 9.0, 12.0
 """Font sizes in points."""
 
 
+class PngFigure(Figure):
+    """A figure that a notebook shows by itself, pixel for pixel."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=DPI, facecolor=PAPER)
+        return buffer.getvalue()
+
+
 def new_figure(width: float, height: float) -> Figure:
     """An empty white figure of ``width`` x ``height`` pixels."""
-    figure = Figure(figsize=(math.ceil(width) / DPI, math.ceil(height) / DPI), dpi=DPI, facecolor=PAPER)
+    figure = PngFigure(figsize=(math.ceil(width) / DPI, math.ceil(height) / DPI), dpi=DPI, facecolor=PAPER)
     FigureCanvasAgg(figure)
     return figure
 

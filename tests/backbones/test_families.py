@@ -27,7 +27,7 @@ from diffcorr.backbones.joint_processor import JointAttentionProcessor
 from diffcorr.backbones.processor import AttentionProcessor
 from diffcorr.config import instantiate, load_option
 from diffcorr.correspondence import FitConfig, PromptFit, TransferConfig
-from diffcorr.errors import BackboneError, DiffcorrError, LayerError
+from diffcorr.errors import BackboneError, DiffcorrError, LayerError, UnknownNameError
 from diffcorr.segmentation import DiffSeg
 from diffcorr.types import Query
 from tests.helpers.fit_reference import image_of
@@ -404,3 +404,28 @@ def test_a_features_start_needs_keys_of_the_prompt_itself(family: str, backbone:
         return
     with pytest.raises(DiffcorrError, match="expected a U-Net for init=features, found"):
         PromptFit(backbone, fit=config)
+
+
+@pytest.mark.parametrize("offload", ["texts", "layers"])
+def test_what_stays_in_main_memory_changes_nothing(family: str, folder: Path, offload: str) -> None:
+    """The same maps, gradients and prompts; moving the model leaves what is set apart where it is."""
+    plain, small = (
+        LatentBackbone.from_pretrained(folder, image_size=32, offload=how) for how in ("none", offload)
+    )
+    assert small.fingerprint == plain.fingerprint
+    found = []
+    for model in (plain, small):
+        prompts = model.encode_prompt(["a bird", ""])[0].requires_grad_()
+        with capture(model, "paper", token=1) as maps:
+            model.denoise(latents_of().float(), 140, prompts)
+        read = torch.stack([m.tensor.square().sum() for m in maps.values()]).sum()
+        found.append((prompts.detach(), read, *torch.autograd.grad(read, prompts), model.null_prompt()))
+    torch.testing.assert_close(found[0], found[1])
+    weights = [p for name, p in small.denoiser.named_parameters() if name.endswith("weight")]
+    assert {p.device.type for p in weights} == {"meta" if offload == "layers" else "cpu"}
+    small.to("meta")
+    assert {p.device.type for p in small.vae.parameters()} == {"meta"}
+    texts = [getattr(small, part) for part in small.text_parts if "encoder" in part]
+    assert {p.device.type for text in texts for p in text.parameters()} == {"cpu"}
+    with pytest.raises(UnknownNameError, match="unknown offload"):
+        LatentBackbone.from_pretrained(folder, offload="disk")
