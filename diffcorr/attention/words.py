@@ -16,9 +16,12 @@ from diffcorr.data.geometry import frame, image_size, image_to_tensor
 from diffcorr.errors import DiffcorrError, UnknownNameError
 from diffcorr.types import UInt8Image
 
-START, END = "<|startoftext|>", "<|endoftext|>"
-WORD_END = "</w>"
-"""What the last token of a word ends in, in CLIP's vocabulary."""
+MARKS = ("<|startoftext|>", "<|endoftext|>", "</s>", "<pad>", "")
+"""Tokens that belong to no word: of CLIP, of T5, and those that a model without T5 has in their place."""
+
+ENDS = ("<|endoftext|>", "</s>")
+WORD_END, WORD_START = "</w>", "\N{LOWER ONE EIGHTH BLOCK}"
+"""What the last token of a word ends in, in CLIP's vocabulary, and what its first begins with, in T5's."""
 
 
 @torch.no_grad()
@@ -55,7 +58,7 @@ def word_maps(
     maps = read_prompts(backbone, latents, noise, timestep, prompts, layers, variant)
     side = backbone.image_size
     places = content(tokens)
-    words = [tokens[place].removesuffix(WORD_END) for place in places]
+    words = [tokens[place].removesuffix(WORD_END).removeprefix(WORD_START) for place in places]
     found = [_of_tokens(maps, [place], side, variant).mean(0) for place in places]
     return words, torch.stack(found) if places else torch.zeros(0, side, side)
 
@@ -113,11 +116,11 @@ def phrase_maps(
     latents, noises = _latents(backbone, image, num_draws, seed)
     side = backbone.image_size
     total = torch.zeros(len(phrases), side, side, device=backbone.device)
-    for latent, noise in zip(
-        latents.split(1), noises.split(1), strict=True
-    ):  # draw by draw: all of them with all prompts would take gigabytes
-        rows = [0] * len(prompts_BPD)
-        trunk: Trunk = "null" if caption is None else "prompt"
+    rows = [0] * len(prompts_BPD)
+    # draw by draw: all of them with all prompts would take gigabytes
+    for latent, noise in zip(latents.split(1), noises.split(1), strict=True):
+        # where keys are no linear map of the prompt, the model has to follow each
+        trunk: Trunk = "null" if caption is None and backbone.prompt_is_context else "prompt"
         maps = read_prompts(
             backbone, latent, noise, timestep, prompts_BPD, layers, variant, rows=rows, trunk=trunk
         )
@@ -128,21 +131,35 @@ def phrase_maps(
 
 
 def content(tokens: Sequence[str]) -> list[int]:
-    """Places of a prompt's tokens without start, end and what pads it after the end."""
-    end = tokens.index(END) if END in tokens else len(tokens)
-    return [place for place in range(end) if tokens[place] != START]
+    """Places of a prompt's tokens without start, end and what pads it after the first end."""
+    end = next((place for place, token in enumerate(tokens) if token in ENDS), len(tokens))
+    return [place for place in range(end) if tokens[place] not in (*MARKS, WORD_START)]
 
 
 def _places(phrase: str, own: Sequence[str], tokens: Sequence[str]) -> list[int]:
     """Where a prompt has the tokens of a phrase, as whole words."""
     wanted = [own[place] for place in content(own)]
     there = content(tokens)
-    starts = [p for p in there if p - 1 not in there or tokens[p - 1].endswith(WORD_END)]
-    found = [p for p in starts if [tokens[i] for i in there if p <= i < p + len(wanted)] == wanted]
+    words: list[list[int]] = []  # places of the tokens of each word
+    for before, place in zip([None, *there], there, strict=False):
+        begins = tokens[place].startswith(WORD_START) or WORD_START in tokens[max(0, place - 1) : place]
+        if before is None or tokens[before].endswith(WORD_END) or begins:
+            words.append([])
+        words[-1].append(place)
+    found = []
+    for first in range(len(words)):
+        for last in range(first + 1, len(words) + 1):
+            places = [place for word in words[first:last] for place in word]
+            if [tokens[place] for place in places] == wanted:
+                found += places
     if not wanted or not found:
-        words = "".join(tokens[p] for p in there).split(WORD_END)
-        raise UnknownNameError("word of the caption", phrase, dict.fromkeys(w for w in words if w))
-    return [p + i for p in found for i in range(len(wanted))]
+        named = ["".join(tokens[p] for p in word) for word in words]
+        raise UnknownNameError(
+            "word of the caption",
+            phrase,
+            dict.fromkeys(w.removesuffix(WORD_END).removeprefix(WORD_START) for w in named),
+        )
+    return found
 
 
 def _latents(backbone: Backbone, image: UInt8Image, num_draws: int, seed: int) -> tuple[Tensor, Tensor]:

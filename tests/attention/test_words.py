@@ -5,9 +5,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from diffcorr.attention.words import word_maps
-from diffcorr.backbones import UNetBackbone
-from tests.helpers.tiny_models import save_tiny_pipeline
+from diffcorr.attention.words import phrase_maps, word_maps
+from diffcorr.backbones import LatentBackbone, UNetBackbone
+from diffcorr.errors import UnknownNameError
+from tests.helpers.tiny_models import save_tiny_family, save_tiny_pipeline
 
 
 @pytest.fixture(scope="module")
@@ -62,3 +63,21 @@ def test_an_empty_caption_has_no_words(backbone):
     words, maps = word_maps(backbone, np.zeros((8, 8, 3), np.uint8), "", num_draws=1)
     assert words == []
     assert maps.shape == (0, 32, 32)
+
+
+@pytest.mark.parametrize("family", ["pixart", "sd3", "flux"])
+def test_words_of_other_tokenizers(family, tmp_path):
+    """T5's words begin with a mark where CLIP's end with one; the toy's tokens are letters, but for red."""
+    backbone = LatentBackbone.from_pretrained(save_tiny_family(tmp_path, family), image_size=32)
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    options = {"num_draws": 2, "seed": 3, "layers": "all", "timestep": 140}
+    tokens, maps = word_maps(backbone, image, "red ab red", **options)
+    assert tokens == ["red", "a", "b", "red"]
+    found = phrase_maps(backbone, image, ["red", "ab", "ab red"], "red ab red", **options)
+    torch.testing.assert_close(found[0], (maps[0] + maps[3]) / 2)
+    torch.testing.assert_close(found[1], (maps[1] + maps[2]) / 2)
+    torch.testing.assert_close(found[2], maps[1:].mean(0))
+    with pytest.raises(UnknownNameError, match="unknown word of the caption 'b'; known: red, ab"):
+        phrase_maps(backbone, image, ["b"], "red ab red", **options)
+    (alone,) = phrase_maps(backbone, image, ["ab"], template="red {} red", **options)
+    torch.testing.assert_close(alone, found[1])
