@@ -6,10 +6,10 @@ STAMP := $(VENV)/.installed
 TORCH := $(shell sed -n 's/^\(torch==[^ ]*\).*/\1/p' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint format bench fast-modes results pretrain gpu clean
+.PHONY: help install demo test test-oldest test-newest test-slow lint format bench fast-modes results pretrain gpu clean
 
 help:  ## list the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(STAMP)  ## create .venv with the tested versions (PYTHON=python3.12 picks another interpreter)
 
@@ -27,6 +27,22 @@ demo: install  ## fit, match, segment, score and draw on the embedded model (out
 
 test: install  ## run the tests (seconds to a few minutes)
 	$(BIN)/python -m pytest
+
+# what leans on the internals of diffusers, transformers and lightning
+MODEL_TESTS := tests/backbones tests/attention tests/correspondence tests/pretraining tests/segmentation \
+	tests/test_embedded_model.py tests/test_matcher.py tests/test_segmenter.py
+
+test-oldest:  ## run the tests of models and methods on the oldest supported libraries (.venv-oldest)
+	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet "$(TORCH)"
+	.venv-oldest/bin/python -m pip install --quiet --editable ".[dev]" --constraint constraints-oldest.txt
+	.venv-oldest/bin/python -m pytest $(MODEL_TESTS)
+
+test-newest:  ## the same on the newest releases, whatever is pinned (.venv-newest)
+	test -x .venv-newest/bin/python || $(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/python -m pip install --quiet "$(TORCH)"
+	.venv-newest/bin/python -m pip install --quiet --upgrade --editable ".[dev]"
+	.venv-newest/bin/python -m pytest $(MODEL_TESTS)
 
 test-slow: install  ## run the tests that take minutes each
 	$(BIN)/python -m pytest -m slow

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file
 from transformers import CLIPTokenizer
 
 import diffcorr
@@ -45,6 +46,12 @@ def test_older_files_of_the_tokenizer_say_the_same(tmp_path):
     captions = [PartWorldImages("test", 8)[i]["caption"] for i in range(8)] + ["Zebra's, 12 x?"]
     old, new = CLIPTokenizer.from_pretrained(tmp_path), CLIPTokenizer.from_pretrained(FOLDER / "tokenizer")
     assert old(captions)["input_ids"] == new(captions)["input_ids"]
+
+
+def test_weights_have_the_names_of_published_models():
+    """transformers 4 leaves a text encoder random whose tensors lack the prefix."""
+    names = load_file(FOLDER / "text_encoder" / "model.safetensors")
+    assert all(name.startswith("text_model.") for name in names)
 
 
 def test_attention_at_three_resolutions_and_the_schedule_of_stable_diffusion(tiny):

@@ -140,8 +140,10 @@ class Source:
                 "scheduler": None if flow else self._part(DDIMScheduler, "scheduler", required=False),
             }
             for name, loader in texts.items():
-                safe = {} if "tokenizer" in name else {"use_safetensors": True}
-                found[name] = self._part(loader, name, required=False, **safe)
+                if "tokenizer" in name:
+                    found[name] = self._part(loader, name, required=False)
+                else:
+                    found[name] = self._text_encoder(loader, name)
         return found | {"scheduler": found["scheduler"] or DDIMScheduler(**SD_SCHEDULE)}
 
     def _part(self, loader: Any, folder: str, required: bool = True, **kwargs: Any) -> Any:
@@ -149,6 +151,18 @@ class Source:
         if not required and where.is_dir() and not (where / folder).is_dir():
             return None
         return loader.from_pretrained(self.described_in, subfolder=folder, **kwargs)
+
+    def _text_encoder(self, loader: Any, folder: str) -> Any:
+        loaded = self._part(loader, folder, required=False, use_safetensors=True, output_loading_info=True)
+        if loaded is None:
+            return None
+        encoder, told = loaded
+        if missing := sorted(told["missing_keys"]):  # the library would leave them random
+            raise BackboneError(
+                f"expected the weights of {folder} in {self.given}, found none for {missing[0]} and "
+                f"{len(missing) - 1} more: the file is incomplete, or of another version of transformers"
+            )
+        return encoder
 
     def _check_file(self) -> None:
         if Path(self.path).suffix != ".safetensors":

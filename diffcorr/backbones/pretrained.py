@@ -10,7 +10,7 @@ import torch
 from diffusers.models.attention import FeedForward
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.resnet import ResnetBlock2D
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffcorr.backbones.base import Backbone
 from diffcorr.backbones.loading import Source, as_dtype
@@ -127,6 +127,10 @@ class PretrainedBackbone(Backbone):
             backbone.resolve_layers("cross", paper_layers)
             backbone.paper_layers = tuple(paper_layers)
         backbone.to(dtype=precision)
+        if precision == torch.float64:  # transformers 4 has no mask in fp64
+            for part in family.text_parts:
+                if isinstance(getattr(backbone, part), nn.Module):
+                    getattr(backbone, part).float()
         if offload != "none":
             for part in [*family.text_parts, *([family.folder] if offload == "layers" else [])]:
                 set_apart(backbone, part)

@@ -10,10 +10,14 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from diffcorr.pretraining.diffusion import sd_scheduler
 from diffcorr.pretraining.tokenizer import write_vocabulary
+
+PREFIX = "text_model."
+"""Of all tensors of a CLIP text encoder in published models."""
 
 
 def as_pipeline(
@@ -49,12 +53,21 @@ def export(pipeline: StableDiffusionPipeline, folder: str | Path, max_shard_size
         part.to(torch.float16)
     half = as_pipeline(parts["vae"], parts["unet"], parts["text_encoder"], pipeline.tokenizer)
     half.save_pretrained(folder, safe_serialization=True, max_shard_size=max_shard_size)
-    tokenizer = Path(folder) / "tokenizer"
-    written = json.loads((tokenizer / "tokenizer.json").read_text(encoding="utf-8"))
-    write_vocabulary(written["model"], tokenizer)
+    _for_every_version(Path(folder))
     # transformers loads a model in the type that its config names, diffusers in fp32: one type for both
     config = Path(folder) / "text_encoder" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
+
+
+def _for_every_version(folder: Path) -> None:
+    """What transformers 5 writes in another way than published models have it, so that 4 reads it too."""
+    tokenizer = folder / "tokenizer" / "tokenizer.json"
+    if tokenizer.is_file():
+        write_vocabulary(json.loads(tokenizer.read_text(encoding="utf-8"))["model"], tokenizer.parent)
+    weights = folder / "text_encoder" / "model.safetensors"
+    tensors = load_file(weights)
+    named = {name if name.startswith(PREFIX) else f"{PREFIX}{name}": t for name, t in tensors.items()}
+    save_file(named, weights, {"format": "pt"})
 
 
 def sample(

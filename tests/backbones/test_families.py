@@ -1,10 +1,12 @@
 """What every family of backbones has to keep, on real classes at toy size with random weights."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from diffcorr.attention import MeanAttention, ReferenceAttention, capture
@@ -267,7 +269,7 @@ def test_gradients_reach_every_token(backbone: LatentBackbone) -> None:
     (gradient,) = torch.autograd.grad(loss, prompts)
     assert torch.isfinite(gradient).all()
     assert (gradient.abs().sum(-1) > 0).all()
-    step = 1e-6 * torch.randn(prompts.shape, generator=torch.Generator().manual_seed(1)).double()
+    step = 1e-4 * torch.randn(prompts.shape, generator=torch.Generator().manual_seed(1)).double()
     with capture(backbone, "paper", token=1) as moved, torch.no_grad():
         backbone.denoise(latents_of(), 140, prompts + step)
         rise = sum(m.tensor.square().sum() for m in moved.values()) - loss
@@ -429,3 +431,17 @@ def test_what_stays_in_main_memory_changes_nothing(family: str, folder: Path, of
     assert {p.device.type for text in texts for p in text.parameters()} == {"cpu"}
     with pytest.raises(UnknownNameError, match="unknown offload"):
         LatentBackbone.from_pretrained(folder, offload="disk")
+
+
+def test_a_text_encoder_without_all_weights_is_refused(family: str, folder: Path, tmp_path: Path) -> None:
+    """The library would fill in random ones."""
+    shutil.copytree(folder, tmp_path / "model")
+    part = next(part for part in CLASSES[family].text_parts if "encoder" in part)
+    weights = tmp_path / "model" / part / "model.safetensors"
+    tensors = load_file(weights)
+    gone = next(name for name in tensors if "layer_norm" in name)
+    save_file({name: t for name, t in tensors.items() if name != gone}, weights, {"format": "pt"})
+    with pytest.raises(
+        BackboneError, match=rf"expected the weights of {part} in .*, found none for .*layer_norm"
+    ):
+        LatentBackbone.from_pretrained(tmp_path / "model", image_size=32)
