@@ -173,6 +173,25 @@ def speed() -> str:
     return markdown([*head, "PCK@0.10 (`standard`)", "difference to `exact`"], rows)
 
 
+def growth() -> str:
+    """Milliseconds of an Adam step and of reading one target, for all queries together."""
+    found: dict[tuple[int, int, int], dict[str, Row]] = {}
+    for r in read("bench_growth"):
+        found.setdefault((r["queries"], r["rounds"], r["image_size"]), {})[r["mode"]] = r
+    rows = [
+        [
+            f"{queries} queries, {rounds} rounds, {side} pixels",
+            *(
+                f"{1000 * modes[mode][what]:.0f}"
+                for mode in ("exact", "packed")
+                for what in ("seconds_per_step", "seconds_transfer")
+            ),
+        ]
+        for (queries, rounds, side), modes in found.items()
+    ]
+    return markdown(["", "`exact`, step", "reading", "`packed`, step", "reading"], rows)
+
+
 def fill(page: Path, name: str, text: str) -> None:
     """Put a table between its marks."""
     old = page.read_text()
@@ -190,6 +209,8 @@ def main() -> None:
         fill(Path("docs/segmentation.md"), "groupers", groupers_by_protocol())
     if read("bench_fit"):
         fill(Path("docs/performance.md"), "speed", speed())
+    if read("bench_growth"):
+        fill(Path("docs/performance.md"), "growth", growth())
 
 
 if __name__ == "__main__":
