@@ -55,3 +55,8 @@ def test_contract(variant: AttentionVariant, kind: str, token: int | None) -> No
 def test_says_what_it_is(variant: AttentionVariant) -> None:
     """The text of a variant is part of a fit's identity: it must not carry an address in memory."""
     assert "0x" not in repr(variant)
+
+
+def test_the_docs_name_it() -> None:
+    page = (config_folder().parent / "docs" / "attention.md").read_text()
+    assert [path.stem for path in CONFIGS if f"| `{path.stem}` |" not in page] == []
