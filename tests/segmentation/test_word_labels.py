@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from transformers import BertTokenizer, BlipConfig, BlipForConditionalGeneration, BlipProcessor
-from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
 from diffcorr.attention.words import phrase_maps, word_maps
 from diffcorr.backbones.unet import UNetBackbone
@@ -19,6 +18,11 @@ from diffcorr.segmentation.captioner import Captioner
 from diffcorr.segmentation.word_labels import caption_words, mentions, name_segments
 from diffcorr.segmenter import Segmenter
 from tests.helpers.tiny_models import save_tiny_pipeline
+
+try:  # the one without torchvision has another name in version 5
+    from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil as ImageProcessor
+except ModuleNotFoundError:
+    from transformers import BlipImageProcessor as ImageProcessor
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
 
@@ -144,7 +148,7 @@ def blip(tmp_path_factory: pytest.TempPathFactory) -> Path:
         BlipConfig(text_config=text, vision_config=vision, projection_dim=16)
     )
     model.save_pretrained(folder)
-    BlipProcessor(BlipImageProcessorPil(size={"height": 32, "width": 32}), tokenizer).save_pretrained(folder)
+    BlipProcessor(ImageProcessor(size={"height": 32, "width": 32}), tokenizer).save_pretrained(folder)
     return folder
 
 
