@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 TORCH := $(shell sed -n 's/^\(torch==[^ ]*\).*/\1/p' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-oldest test-newest test-slow lint format bench fast-modes results pretrain gpu clean
+.PHONY: help install demo test test-oldest test-newest test-slow lint format bench fast-modes results pretrain gpu wheel clean
 
 help:  ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -88,6 +88,9 @@ gpu: install  ## everything that still waits for a GPU, in one go
 		method=prompt_fit_paper method.fit.steps=10 method.fit.rounds=2 modes=plain,exact,packed
 	$(BIN)/python -m benchmarks.growth backbone=sd15 backbone.weights=random backbone.device=cuda \
 		method=prompt_fit_paper
+
+wheel: install  ## build the wheel and try it in a clean environment, away from the repository
+	.ci/wheel
 
 clean:  ## remove caches and build products (keeps .venv and outputs)
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

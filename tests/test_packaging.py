@@ -3,6 +3,8 @@
 import tomllib
 from pathlib import Path
 
+import diffcorr
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -23,3 +25,7 @@ def test_every_direct_dependency_has_a_tested_version() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     names = {line.partition(">=")[0] for line in project["dependencies"]}
     assert names <= set(pins("constraints.txt"))
+
+
+def test_the_citation_names_this_version() -> None:
+    assert f"\nversion: {diffcorr.__version__}\n" in (ROOT / "CITATION.cff").read_text()
