@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 TORCH := $(shell sed -n 's/^\(torch==[^ ]*\).*/\1/p' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-oldest test-newest test-slow lint format bench fast-modes results pretrain gpu wheel clean
+.PHONY: help install demo test test-oldest test-newest test-kill test-slow lint format bench fast-modes results pretrain gpu wheel clean
 
 help:  ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ test-newest:  ## the same on the newest releases, whatever is pinned (.venv-newe
 	.venv-newest/bin/python -m pip install --quiet "$(TORCH)"
 	.venv-newest/bin/python -m pip install --quiet --upgrade --editable ".[dev]"
 	.venv-newest/bin/python -m pytest $(MODEL_TESTS)
+
+test-kill: install  ## kill real runs at 30 random moments and compare what they end in (half an hour)
+	$(BIN)/python -m benchmarks.kill
 
 test-slow: install  ## run the tests that take minutes each
 	$(BIN)/python -m pytest -m slow

@@ -6,6 +6,7 @@ user can get wrong in a configuration ends as a one-line :class:`~diffcorr.error
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import functools
 import hashlib
@@ -13,8 +14,10 @@ import importlib.metadata
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -30,7 +33,17 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from diffcorr.errors import DiffcorrError, UnknownNameError
+from diffcorr.processes import in_main_process
 from diffcorr.stores.files import writable_folder, write_atomic
+
+
+def _folder_name(text: str) -> str:
+    """A text as the name of one folder: ``${folder_name:...}`` in configurations."""
+    plain = text.replace(os.sep, "_")
+    return plain if len(plain) <= 120 else f"{plain[:107]}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+OmegaConf.register_new_resolver("folder_name", _folder_name, replace=True)
 
 # Notices of libraries that no user of an entry point can act on: there is no need of torchvision here.
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -94,12 +107,25 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], object]], 
             run = HydraConfig.get()
             if run.mode == RunMode.MULTIRUN:
                 config.output_dir = run.runtime.output_dir
-            return task(config)
+            try:
+                return task(config)
+            finally:
+                # the jobs of a sweep may share a process, but no run of W&B
+                if (wandb := sys.modules.get("wandb")) is not None and wandb.run is not None:
+                    wandb.finish()
 
         @functools.wraps(task)
         def main() -> None:
             # Hydra would print its own many-line report; with this it lets the exception through.
             os.environ["HYDRA_FULL_ERROR"] = "1"
+            if not in_main_process():  # one process has a log file, and a folder named after its own start
+                nowhere = tempfile.mkdtemp()
+                atexit.register(shutil.rmtree, nowhere, ignore_errors=True)
+                sys.argv += [
+                    "hydra/job_logging=stdout",
+                    f"hydra.run.dir='{nowhere}'",
+                    f"hydra.sweep.dir='{nowhere}'",
+                ]
             begun = False
 
             @functools.wraps(task)
@@ -218,6 +244,7 @@ def run_metadata(seed: int | None = None) -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "git": _git_state(Path(__file__).resolve().parent.parent),
+        "overrides": _overrides(),
         "seed": seed,
     }
 
@@ -265,10 +292,20 @@ def csv_logger(folder: str, name: str = "csv") -> CSVLogger:
     return CSVLogger(folder, name=name)
 
 
-def wandb_logger(folder: str, project: str = "diffcorr", name: str | None = None) -> WandbLogger:
-    """Weights & Biases; offline unless the environment says ``WANDB_MODE=online``."""
-    mode = os.environ.setdefault("WANDB_MODE", "offline")
-    return WandbLogger(name=name, save_dir=folder, project=project, offline=mode != "online", log_model=False)
+def wandb_logger(
+    folder: str, project: str = "diffcorr", name: str | None = None, group: str | None = None
+) -> WandbLogger:
+    """Weights & Biases; offline unless ``WANDB_MODE=online`` is set or an agent of a sweep runs.
+
+    The runs of a sweep by ``-m`` are a group, named as the sweep's folder, each named as its own folder.
+    """
+    mode = os.environ.setdefault("WANDB_MODE", "online" if "WANDB_SWEEP_ID" in os.environ else "offline")
+    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        group, name = group or Path(HydraConfig.get().sweep.dir).name, name or Path(folder).name
+    offline = mode != "online"
+    return WandbLogger(
+        name=name, save_dir=folder, project=project, offline=offline, log_model=False, group=group
+    )
 
 
 def no_logger() -> Literal[False]:
@@ -311,6 +348,11 @@ def _config_error(error: Exception) -> DiffcorrError:
         told = " ".join(line for line in lines if not line.startswith(_HYDRA_NOISE)).split(", set env var")[0]
     keys = [line.removeprefix("full_key:").strip() for line in lines if line.startswith("full_key:")]
     return DiffcorrError(f"{told} (config key {keys[-1]!r})" if keys and keys[-1] else told)
+
+
+def _overrides() -> list[str] | None:
+    """What the command line (or a sweep) changed; ``None`` where no Hydra command runs."""
+    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else None
 
 
 def _git_state(checkout: Path) -> dict[str, Any] | None:

@@ -40,5 +40,9 @@ class StoreError(DiffcorrError):
     """Stored embeddings or predictions that do not belong to what is asked, or cannot be written."""
 
 
+class DivergedError(StoreError):
+    """A fitted embedding that is not finite."""
+
+
 class ProtocolError(DiffcorrError):
     """A score that the protocol cannot give (unknown protocol, missing threshold length)."""

@@ -12,13 +12,14 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGE = REPOSITORY / "diffcorr"
 
-BASE = {"types", "errors", "memory"}
+BASE = {"types", "errors", "memory", "processes"}
 MODELS = BASE | {"data", "backbones"}
 METHOD = MODELS | {"attention", "stores"}
 MAY_IMPORT = {
     "types": set(),
     "errors": set(),
     "memory": {"errors"},
+    "processes": {"errors"},
     "stores": BASE,
     "config": BASE | {"stores"},
     "data": BASE,

@@ -14,6 +14,7 @@ from diffcorr.errors import DiffcorrError
 from diffcorr.memory import Batches
 
 ENCODE_BATCH = 16  # crops that the autoencoder takes at once
+BANK_BATCH = 4  # of a bank, whose batches are always full
 
 
 class Crop(NamedTuple):
@@ -90,11 +91,18 @@ def encode_crops(
 
 
 class LatentBank:
-    """Latents of crops, each encoded once, for the images in use."""
+    """Latents of crops, each encoded once, for the images in use.
 
-    def __init__(self, backbone: Backbone, crop_pixels: int) -> None:
+    Args:
+        backbone: encodes; where it has a ``latent_store``, crops are kept there for other runs too.
+        crop_pixels: side of the crops.
+        keep: whether they lie on a grid, so that other runs will ask for the same.
+    """
+
+    def __init__(self, backbone: Backbone, crop_pixels: int, keep: bool = True) -> None:
         self._backbone, self._crop_pixels = backbone, crop_pixels
-        self._batches = Batches(ENCODE_BATCH)
+        self._store = backbone.latent_store if keep else None
+        self._batches = Batches(BANK_BATCH)
         self._latents: dict[str, dict[Crop, Tensor]] = {}
 
     def require(self, images: Mapping[str, Tensor], crops: Mapping[str, set[Crop]]) -> None:
@@ -106,9 +114,24 @@ class LatentBank:
     def add(self, key: str, image_CHW: Tensor, crops: set[Crop]) -> None:
         """Encode what is not there yet of one image."""
         kept = self._latents.setdefault(key, {})
-        missing = sorted(crops - kept.keys())
-        encoded = encode_crops(self._backbone, image_CHW, missing, self._crop_pixels, self._batches)
-        kept.update(zip(missing, encoded, strict=True))
+        missing = crops - kept.keys()
+        if self._store is None or not missing:
+            kept.update(self._encode(image_CHW, missing))
+            return
+        name = self._store.key(image_CHW, self._crop_pixels)
+        stored = self._store.get(name, missing)
+        kept.update({Crop(*crop): latent.to(image_CHW.device) for crop, latent in stored.items()})
+        encoded = self._encode(image_CHW, missing - stored.keys())
+        self._store.add(name, encoded.items())
+        kept.update(encoded)
+
+    def _encode(self, image_CHW: Tensor, crops: set[Crop]) -> dict[Crop, Tensor]:
+        # In batches of one size, the last crop repeated: to the last bit a latent then depends on its crop
+        # alone, not on what was asked for beside it, by another run or in another process.
+        pending = sorted(crops)
+        padded = pending + pending[-1:] * (-len(pending) % self._batches.size)
+        found = encode_crops(self._backbone, image_CHW, padded, self._crop_pixels, self._batches)
+        return dict(zip(padded, found, strict=True))
 
     def __getitem__(self, key: tuple[str, Crop]) -> Tensor:
         image, crop = key

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from lightning import LightningModule
-from torch.utils.data import DataLoader
 
 from diffcorr.correspondence.base import CorrespondenceMethod
+from diffcorr.errors import DataError, DivergedError, ImageError
+from diffcorr.processes import Processes
 from diffcorr.types import Pair, PointPrediction, UInt8Image
 
 
@@ -23,6 +24,9 @@ class PairPredictionModule(LightningModule):
         pairs: what to predict.
         images: RGB images by id; may load on access.
         keep: receives the predictions of each pair as they come, such as a store's ``add``.
+        processes: this one among others, each with a trainer of its own; None = as the trainer says.
+        failed: told the id of a pair that cannot be predicted (an image that cannot be read, a point outside
+            of it) and why, the others are predicted; None raises.
     """
 
     def __init__(
@@ -31,15 +35,28 @@ class PairPredictionModule(LightningModule):
         pairs: Sequence[Pair],
         images: Mapping[str, UInt8Image],
         keep: Callable[[list[PointPrediction]], None],
+        processes: Processes | None = None,
+        failed: Callable[[str, Exception], None] | None = None,
     ) -> None:
         super().__init__()
+        self.processes, self.failed = processes, failed
         self.method, self.pairs, self.images, self.keep = method, pairs, images, keep
 
-    def predict_dataloader(self) -> DataLoader[int]:
-        """The places of the pairs, in their order."""
-        return DataLoader(range(len(self.pairs)), batch_size=None)  # type: ignore[arg-type]
+    def predict_dataloader(self) -> Iterable[int]:
+        """The places of this process's pairs; no ``DataLoader``, whose sampler might repeat some."""
+        if self.processes is not None:
+            costs = [len(pair.keypoints) for pair in self.pairs]
+            return self.processes.share(costs, f"{self.method.name}, pairs")
+        return range(self.trainer.global_rank, len(self.pairs), self.trainer.world_size)
 
     def predict_step(self, batch: int, batch_idx: int = 0) -> None:
         """Predict each keypoint of one pair."""
         pair = self.pairs[int(batch)]
-        self.keep(self.method.predict(pair, self.images[pair.source_id], self.images[pair.target_id]))
+        try:
+            found = self.method.predict(pair, self.images[pair.source_id], self.images[pair.target_id])
+        except (ImageError, DataError, DivergedError) as error:
+            if self.failed is None:
+                raise
+            self.failed(pair.pair_id, error)
+        else:
+            self.keep(found)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from lightning import LightningModule
-from torch.utils.data import DataLoader
 
 from diffcorr.data.labels import LabelMap
 from diffcorr.joint.carry import LabelCarrier
+from diffcorr.processes import Processes
 from diffcorr.types import LabelledPairs, Pair
 
 
@@ -20,6 +20,7 @@ class CarryModule(LightningModule):
         data: images and label maps.
         pairs: which of its pairs.
         keep: receives pair id and label map of each target as they come.
+        processes: this one among others, each with a trainer of its own; None = as the trainer says.
     """
 
     def __init__(
@@ -28,13 +29,17 @@ class CarryModule(LightningModule):
         data: LabelledPairs,
         pairs: Sequence[Pair],
         keep: Callable[[str, LabelMap], None],
+        processes: Processes | None = None,
     ) -> None:
         super().__init__()
+        self.processes = processes
         self.carrier, self.data, self.pairs, self.keep = carrier, data, pairs, keep
 
-    def predict_dataloader(self) -> DataLoader[int]:
-        """The places of the pairs, in their order."""
-        return DataLoader(range(len(self.pairs)), batch_size=None)  # type: ignore[arg-type]
+    def predict_dataloader(self) -> Iterable[int]:
+        """The places of this process's pairs; no ``DataLoader``, whose sampler might repeat some."""
+        if self.processes is not None:
+            return self.processes.share([1.0] * len(self.pairs), f"{self.carrier.name}, pairs")
+        return range(self.trainer.global_rank, len(self.pairs), self.trainer.world_size)
 
     def predict_step(self, batch: int, batch_idx: int = 0) -> None:
         """Carry one label map."""

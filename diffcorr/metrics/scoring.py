@@ -91,7 +91,10 @@ def correct_of_points(
 
 
 def score_masks(
-    masks: Mapping[str, np.ndarray], dataset: SegmentationDataset, protocol: str | MaskProtocol = "per_image"
+    masks: Mapping[str, np.ndarray],
+    dataset: SegmentationDataset,
+    protocol: str | MaskProtocol = "per_image",
+    places: Iterable[int] | None = None,
 ) -> SegmentationScore:
     """Score one method's masks on a data set.
 
@@ -100,6 +103,7 @@ def score_masks(
             that a mapping that reads them from disk keeps one at a time.
         dataset: the images to score; the index of an image in the metric is its index in the data set.
         protocol: a protocol, or its name.
+        places: indices of the images to score; None for all.
 
     Returns:
         The metric, ready for `compute`, `per_class` and `per_image`.
@@ -112,7 +116,7 @@ def score_masks(
     # not all data sets have a background: PartWorld's are classes like any other
     background = getattr(dataset, "background", None)
     metric = SegmentationScore(len(dataset.classes), protocol, background)
-    for index in range(len(dataset)):
+    for index in range(len(dataset)) if places is None else places:
         sample = dataset[index]
         image_id = sample["image_id"]
         if image_id not in masks:

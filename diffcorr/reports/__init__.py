@@ -7,6 +7,7 @@ from diffcorr.reports.heat_table import draw_heat_table
 from diffcorr.reports.heatmaps import draw_heatmaps, draw_word_maps, short_layer_name
 from diffcorr.reports.masks import draw_segmentation, draw_segmentation_sheet
 from diffcorr.reports.matches import draw_matches
+from diffcorr.reports.panels import log_curve, log_table
 from diffcorr.reports.sheets import draw_sheet
 from diffcorr.reports.tables import results_table
 
@@ -21,7 +22,9 @@ __all__ = [
     "draw_segmentation_sheet",
     "draw_sheet",
     "draw_word_maps",
+    "log_curve",
     "log_figure",
+    "log_table",
     "results_table",
     "save_figure",
     "short_layer_name",

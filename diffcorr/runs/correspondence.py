@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
 from diffcorr.backbones.base import Backbone
@@ -14,7 +16,7 @@ from diffcorr.config import config_hash, instantiate, load_option
 from diffcorr.correspondence import PromptFit, PromptFitModule, build_method
 from diffcorr.correspondence.base import CorrespondenceMethod
 from diffcorr.correspondence.predict_module import PairPredictionModule
-from diffcorr.errors import DataError
+from diffcorr.errors import DataError, DiffcorrError
 from diffcorr.metrics import (
     PCK,
     Matched,
@@ -27,10 +29,13 @@ from diffcorr.metrics import (
 )
 from diffcorr.metrics.scoring import FRESH
 from diffcorr.reports import draw_heatmaps, draw_matches, log_figure
-from diffcorr.runs.common import ImagesById, Run, comparison, seeds_of
+from diffcorr.runs.common import FAILURES, ImagesById, Run, SomePairs, comparison, seeds_of
+from diffcorr.runs.panels import log_panels
 from diffcorr.runs.report import report_run
 from diffcorr.runs.score import load_protocols
+from diffcorr.runs.timings import timed
 from diffcorr.stores.embeddings import EmbeddingStore
+from diffcorr.stores.latents import LatentStore
 from diffcorr.stores.predictions import PredictionStore
 from diffcorr.stores.records import MetricRecord
 from diffcorr.types import PairDataset, PointPrediction
@@ -69,10 +74,13 @@ def with_store(method: PromptFit, config: DictConfig) -> PromptFit:
 
 
 def fit_missing(run: Run, method: PromptFit, data: PairDataset) -> None:
-    """Fit every query of the pairs that the store does not have, each once."""
+    """Fit every query of the pairs that the store does not have, each once, by all processes of the run."""
     queries = [query for pair in data.pairs for query in pair.queries()]
-    missing = method.missing(queries)
-    total = len(method.prompts(queries))
+    prompts = method.prompts(queries)
+    keys = run.processes.tell(lambda: [prompt.key for prompt in method.missing(queries)])
+    absent = {(name, round) for name, round in keys}
+    missing = [prompt for prompt in prompts if prompt.key in absent]
+    total = len(prompts)
     log.info(
         "%d queries x %d rounds in %d prompts: %d stored, %d to fit",
         len({query.id for query in queries}),
@@ -81,11 +89,25 @@ def fit_missing(run: Run, method: PromptFit, data: PairDataset) -> None:
         total - len(missing),
         len(missing),
     )
-    if missing:
-        module = PromptFitModule(
-            method.backbone, missing, ImagesById(data), method.fit_config, method.variant, method.embeddings
-        )
-        run.trainer().fit(module)
+    seed = method.fit_config.seed
+    made = {"backbone": method.backbone.fingerprint, "precision": run.config.trainer.precision}
+    key = config_hash({**method.identity(), **made})
+    module = PromptFitModule(
+        method.backbone,
+        missing,
+        ImagesById(data),
+        method.fit_config,
+        method.variant,
+        method.embeddings,
+        run.processes,
+        run.failed,
+    )
+    with (
+        timed(run, "fit", method.name, seed, key, len(missing), total),
+        run.stage(f"fit {method.name}, seed {seed}, prompts", total, len(missing)),
+    ):
+        if missing:
+            run.trainer().fit(module)
 
 
 def evaluate_correspondence(config: DictConfig) -> list[MetricRecord]:
@@ -93,17 +115,24 @@ def evaluate_correspondence(config: DictConfig) -> list[MetricRecord]:
 
     Leaves in the run folder: predictions, ``metrics.json``, ``comparisons.json``, figures and, unless
     ``report`` is false, ``report/report.html``.
+
+    Returns:
+        The records; none in a process that is not the main one.
+
+    Raises:
+        DiffcorrError: no pair could be predicted.
     """
-    run = Run(config)
-    data = load_pairs(config)
+    with Run(config) as run:
+        return _evaluate(run, load_pairs(config))
+
+
+def _evaluate(run: Run, data: PairDataset) -> list[MetricRecord]:
+    config = run.config
     protocol: PointProtocol = instantiate(config.protocol)
     further = load_protocols([name for name in config.get("protocols") or [] if name != protocol.name])
     backbone = run.backbone()
     store = PredictionStore(run.folder / "predictions")
-    scores: dict[str, dict[str, list[PCK]]] = {p.name: {} for p in (protocol, *further)}
-    records: list[MetricRecord] = []
-    main = ""
-    columns = pair_columns(data.pairs)
+    scores = _Scores(run, data, (protocol, *further), backbone.name)
     for seed in seeds_of(config):
         config.seed = seed
         method, drawn = None, None
@@ -115,22 +144,75 @@ def evaluate_correspondence(config: DictConfig) -> list[MetricRecord]:
                 continue
             done.add(built.name)
             predictions = _predict(run, node, built, backbone, data, store, seed)
-            main, method = main or built.name, method or built
-            drawn = drawn or predictions
-            matched = match_points(columns, predictions, FRESH)
-            for one in (protocol, *further):
-                metric = score_matched(matched, one)
-                scores[one.name].setdefault(built.name, []).append(metric)
-                new = correspondence_records(matched, one, built.name, backbone.name, data, seed)
-                records = run.keep(new)
-                run.log({f"{built.name}/{r.metric} {r.protocol}": r.value for r in new if not r.extra})
-        if seed == seeds_of(config)[0] and method is not None and drawn is not None:
-            draw_figures(run, method, data, drawn, protocol)
-    for by_method in scores.values():
-        _compare(run, main, by_method, data)
+            method, drawn = method or built, drawn or predictions
+            if run.processes.is_main:
+                scores.add(built.name, seed, predictions)
+        if run.processes.is_main and seed == seeds_of(config)[0] and method is not None and drawn is not None:
+            draw_figures(run, method, scores.data, drawn, protocol)
+    if not run.processes.is_main:
+        return []
+    for by_method in scores.of.values():
+        _compare(run, {name: list(seeds.values()) for name, seeds in by_method.items()}, data)
     if config.report:
-        report_run(run.folder, data, list(scores[protocol.name]), min(3, config.num_figures))
-    return records
+        report_run(run.folder, scores.data, list(scores.of[protocol.name]), min(3, config.num_figures))
+    return scores.records
+
+
+class _Scores:
+    """The scores of all methods and seeds, on the pairs that all of them could predict.
+
+    Args:
+        run: receives the records as they come.
+        data: the pairs that were asked for.
+        protocols: one or more.
+        backbone: name of the model.
+
+    Attributes:
+        data: the pairs that are scored: those that no method has failed on so far.
+        of: the score of each protocol, method and seed.
+        records: of the run folder.
+    """
+
+    def __init__(
+        self, run: Run, data: PairDataset, protocols: Sequence[PointProtocol], backbone: str
+    ) -> None:
+        self.run, self.asked, self.data, self.protocols, self.backbone = run, data, data, protocols, backbone
+        self.of: dict[str, dict[str, dict[int, PCK]]] = {protocol.name: {} for protocol in protocols}
+        self.records: list[MetricRecord] = []
+        self._columns = pair_columns(data.pairs)
+        self._predictions: dict[tuple[str, int], list[PointPrediction]] = {}
+
+    def add(self, method: str, seed: int, predictions: list[PointPrediction]) -> None:
+        """Score a method; where it lacks pairs that others have, these are scored anew without them.
+
+        Raises:
+            DiffcorrError: no pair is left.
+        """
+        self._predictions[method, seed] = predictions
+        found = {prediction.pair_id for prediction in predictions}
+        pairs = [pair for pair in self.data.pairs if pair.pair_id in found]
+        if not pairs:
+            raise DiffcorrError(
+                f"expected predictions of {method}, found none: every pair failed, see "
+                f"{str(self.run.folder / FAILURES)!r}"
+            )
+        if len(pairs) < len(self.data.pairs):
+            self.data, self._columns = SomePairs(self.asked, pairs), pair_columns(pairs)
+            for key in self._predictions:
+                self._score(*key)
+        else:
+            self._score(method, seed)
+
+    def _score(self, method: str, seed: int) -> None:
+        matched = match_points(self._columns, self._predictions[method, seed], FRESH)
+        for protocol in self.protocols:
+            self.of[protocol.name].setdefault(method, {})[seed] = score_matched(matched, protocol)
+            new = correspondence_records(matched, protocol, method, self.backbone, self.data, seed)
+            if len(self.data.pairs) < (asked := len(self.asked.pairs)):
+                new = [replace(record, extra={**record.extra, "num_asked": asked}) for record in new]
+            self.records = self.run.keep(new)
+            overall = [record for record in new if "group" not in record.extra]
+            self.run.log({f"{method}/{r.metric} {r.protocol}": r.value for r in overall})
 
 
 def _predict(
@@ -142,7 +224,10 @@ def _predict(
     store: PredictionStore,
     seed: int,
 ) -> list[PointPrediction]:
-    """The predictions of a method that ``node`` describes, with those that are stored of it already."""
+    """The predictions of a method that ``node`` describes, with those that are stored of it already.
+
+    Shared out among the processes of the run; the main one gets them, the others get none.
+    """
     identity = config_hash(
         {
             "method": node,
@@ -151,7 +236,8 @@ def _predict(
             "precision": run.config.trainer.precision,
         }
     )
-    done = store.pair_ids(method.name, seed, identity)
+    stored = run.processes.tell(lambda: sorted(store.pair_ids(method.name, seed, identity)))
+    done = set(stored)
     todo = [pair for pair in data.pairs if pair.pair_id not in done]
     log.info("%s, seed %d: %d pairs stored, %d to predict", method.name, seed, len(done), len(todo))
     if isinstance(method, PromptFit):
@@ -159,10 +245,21 @@ def _predict(
         method.prompts([query for pair in data.pairs for query in pair.queries()])  # who shares with whom
         if todo:
             fit_missing(run, method, data)
-    if todo:
-        keep = partial(store.add, method.name, seed, config_hash=identity)
-        module = PairPredictionModule(method, todo, ImagesById(data), lambda points: keep(predictions=points))
-        run.trainer().predict(module, return_predictions=False)
+    keep = partial(store.add, method.name, seed, config_hash=identity)
+    module = PairPredictionModule(
+        method, todo, ImagesById(data), lambda points: keep(predictions=points), run.processes, run.failed
+    )
+    with (
+        timed(run, "predict", method.name, seed, identity, len(todo), len(data.pairs)),
+        run.stage(f"predict {method.name}, seed {seed}, pairs", len(data.pairs), len(todo)),
+    ):
+        if todo:
+            run.trainer().predict(module, return_predictions=False)
+        store.flush()
+    if isinstance(latents := backbone.latent_store, LatentStore):
+        log.info("crops so far: %d encoded, %d found in %s", latents.misses, latents.hits, latents.folder)
+    if not run.processes.is_main:
+        return []
     store.renew(method.name, seed, identity)
     return store.predictions(method.name, seed, identity)
 
@@ -180,8 +277,9 @@ def correspondence_records(
     return records
 
 
-def _compare(run: Run, main: str, scores: dict[str, list[PCK]], data: PairDataset) -> None:
-    """Differences of the method to its baselines: each pair's mean over seeds, bootstrapped over pairs."""
+def _compare(run: Run, scores: dict[str, list[PCK]], data: PairDataset) -> None:
+    """Differences of the first method to the others: each pair's mean over seeds, bootstrapped over pairs."""
+    main = next(iter(scores))
     rows = [
         comparison(
             scores[main][0].protocol.name, TASK, data.name, main, name, metric, interval, len(scores[main])
@@ -204,6 +302,7 @@ def draw_figures(
     """Pairs with their matches, and the heatmaps of the first of them."""
     predicted = {(p.pair_id, p.keypoint): (p.x, p.y) for p in predictions}
     loggers = [run.loggers] if run.loggers else []
+    drawn: dict[str, list[Figure]] = {}  # of each pair
     for pair in data.pairs[: run.config.num_figures]:
         source, target = data.image(pair.source_id), data.image(pair.target_id)
         alpha = protocol.alphas[0]
@@ -219,9 +318,9 @@ def draw_figures(
             threshold_name=f"alpha {alpha:g}, protocol {protocol.name}",
         )
         log_figure(loggers, f"matches/{pair.pair_id}", figure, None, run.figures)
-    if not isinstance(method, PromptFit):
-        return
-    for pair in data.pairs[: run.config.num_heatmaps]:
+        drawn[pair.pair_id] = [figure]
+    for pair in data.pairs[: run.config.num_heatmaps if isinstance(method, PromptFit) else 0]:
+        assert isinstance(method, PromptFit)
         target = data.image(pair.target_id)
         query = pair.queries()[0]
         # fits nothing anew, but a method may have to see the source, which stored predictions did not ask for
@@ -233,3 +332,6 @@ def draw_figures(
             target, maps, point=found.point, title=f"{method.name}: {pair.keypoints[0]} of a {pair.category}"
         )
         log_figure(loggers, f"heatmaps/{pair.pair_id}-{pair.keypoints[0]}", figure, None, run.figures)
+        drawn.setdefault(pair.pair_id, []).append(figure)
+    if loggers:
+        log_panels(loggers, method.name, data, predictions, protocol, drawn)

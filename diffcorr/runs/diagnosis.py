@@ -37,7 +37,12 @@ def evaluate_diagnosis(config: DictConfig) -> list[dict[str, Any]]:
     Raises:
         DiffcorrError: the configured method fits no prompts.
     """
-    run = Run(config)
+    with Run(config) as run:
+        return _diagnose(run)
+
+
+def _diagnose(run: Run) -> list[dict[str, Any]]:
+    config = run.config
     data = load_pairs(config)
     protocol: PointProtocol = instantiate(config.protocol)
     method = build_method(instantiate(config.method), run.backbone(), run.variant())
@@ -48,6 +53,8 @@ def evaluate_diagnosis(config: DictConfig) -> list[dict[str, Any]]:
     with_store(method, config)
     method.prompts([query for pair in data.pairs for query in pair.queries()])  # who shares with whom
     fit_missing(run, method, data)
+    if not run.processes.is_main:  # reading is one process's
+        return []
     layers: LayerSpec = config.layers if isinstance(config.layers, str) else list(config.layers)
     diagnosis = Diagnosis(method, config.timesteps, layers, config.num_crops, config.num_noises)
     images = ImagesById(data)

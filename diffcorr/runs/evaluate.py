@@ -8,6 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from diffcorr.errors import UnknownNameError
+from diffcorr.processes import in_main_process
 from diffcorr.reports import draw_bars, results_table, save_figure
 from diffcorr.runs.common import write_text
 from diffcorr.runs.correspondence import evaluate_correspondence
@@ -32,6 +33,8 @@ def evaluate(config: DictConfig) -> None:
     if config.task not in TASKS:
         raise UnknownNameError("task of eval.py", config.task, TASKS)
     TASKS[config.task](config)
+    if not in_main_process():
+        return
     folder = Path(config.output_dir)
     path = folder / "metrics.json"
     if not path.exists():

@@ -37,7 +37,12 @@ def evaluate_propagation(config: DictConfig) -> list[MetricRecord]:
     Raises:
         DataError: the data set has no pairs, or no label maps.
     """
-    run = Run(config)
+    with Run(config) as run:
+        return _evaluate(run)
+
+
+def _evaluate(run: Run) -> list[MetricRecord]:
+    config = run.config
     data = instantiate(config.data)
     if not isinstance(data, LabelledPairs) or not data.pairs:
         raise DataError(
@@ -58,6 +63,8 @@ def evaluate_propagation(config: DictConfig) -> list[MetricRecord]:
                 continue
             done.add(carrier.name)
             labels = _predict(run, node, carrier, backbone, data, store, seed)
+            if not run.processes.is_main:
+                continue
             metric = LabelTransfer()
             for place, pair in enumerate(data.pairs):
                 truth = torch.from_numpy(data.label(pair.target_id))
@@ -66,7 +73,8 @@ def evaluate_propagation(config: DictConfig) -> list[MetricRecord]:
             scores.setdefault(carrier.name, []).append(metric)
             if seed == seeds_of(config)[0]:
                 _draw(run, carrier.name, labels, data, metric)
-    _compare(run, scores, data)
+    if run.processes.is_main:
+        _compare(run, scores, data)
     return records
 
 
@@ -96,16 +104,20 @@ def _predict(
 ) -> StoredMasks:
     about = {"method": node, "backbone": backbone.fingerprint, "precision": run.config.trainer.precision}
     identity = config_hash(about)
-    todo = [p for p in data.pairs if store.config_hash(p.pair_id, carrier.name, seed) != identity]
+    pair_ids = [pair.pair_id for pair in data.pairs]
+    kept = StoredMasks(store, pair_ids, carrier.name, seed, identity)
+    lacking = set(run.processes.tell(lambda: kept.missing))
+    todo = [pair for pair in data.pairs if pair.pair_id in lacking]
     log.info(
         "%s, seed %d: %d pairs stored, %d to predict",
         *(carrier.name, seed, len(data.pairs) - len(todo), len(todo)),
     )
-    if todo:
-        add = partial(store.add, method=carrier.name, seed=seed, config_hash=identity)
-        module = CarryModule(carrier, data, todo, lambda pair_id, label: add(pair_id, mask=label))
-        run.trainer().predict(module, return_predictions=False)
-    return StoredMasks(store, [p.pair_id for p in data.pairs], carrier.name, seed, identity)
+    add = partial(store.add, method=carrier.name, seed=seed, config_hash=identity)
+    module = CarryModule(carrier, data, todo, lambda pair_id, label: add(pair_id, mask=label), run.processes)
+    with run.stage(f"carry by {carrier.name}, seed {seed}, pairs", len(data.pairs), len(todo)):
+        if todo:
+            run.trainer().predict(module, return_predictions=False)
+    return kept
 
 
 def _records(

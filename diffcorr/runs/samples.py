@@ -17,7 +17,13 @@ from diffcorr.runs.common import Run
 
 def draw_samples(config: DictConfig) -> None:
     """A sheet of generated pictures for captions that training never saw, and maps of a caption's words."""
-    run = Run(config)
+    with Run(config) as run:
+        if run.processes.is_main:
+            _draw(run)
+
+
+def _draw(run: Run) -> None:
+    config = run.config
     backbone: Any = run.backbone()
     loggers = [run.loggers] if run.loggers else []
     held_out = PartWorldImages("test", max(config.num_samples, 1))

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer
 from omegaconf import DictConfig, OmegaConf
-from torch.utils.data import DataLoader, Subset
+from safetensors.torch import load, save
 
 from diffcorr.backbones.base import Backbone
 from diffcorr.config import config_hash, instantiate, load_option
@@ -20,7 +21,8 @@ from diffcorr.metrics import MASK_PROTOCOLS, MaskProtocol, SegmentationScore, pa
 from diffcorr.metrics.functional.segmentation import mean_iou_from_counts
 from diffcorr.reports import draw_segmentation_sheet, log_figure
 from diffcorr.runs.clusters import cluster_masks
-from diffcorr.runs.common import Run, comparison, seeds_of
+from diffcorr.runs.common import FAILURES, Run, comparison, seeds_of
+from diffcorr.runs.segmentation_images import ImageBatches, ImageIndex, SomeImages
 from diffcorr.segmentation.base import Mask, MaskPrediction, SegmentationMethod, count_segments
 from diffcorr.segmentation.module import SegmentationModule
 from diffcorr.segmentation.word_labels import WordLabels
@@ -53,32 +55,6 @@ class _StoreMasks(Callback):
             self.store.add(image_id, self.name, mask, self.seed, self.config_hash)
 
 
-@dataclass(frozen=True)
-class _Index:
-    """What a run needs to know of every image, gathered in one pass over the data set.
-
-    Attributes:
-        image_ids: in the data set's order.
-        styles: rendering style of each, empty where it has none.
-        num_classes: classes in the label of each, at least 1.
-    """
-
-    image_ids: list[str]
-    styles: list[str]
-    num_classes: list[int]
-
-    @classmethod
-    def of(cls, data: SegmentationDataset) -> _Index:
-        index = cls([], [], [])
-        for i in range(len(data)):
-            sample = data[i]
-            index.image_ids.append(sample["image_id"])
-            index.styles.append(str(sample["tags"].get("style", "")))
-            classes = np.unique(sample["label"])
-            index.num_classes.append(max(1, int((classes >= 0).sum())))
-        return index
-
-
 def evaluate_segmentation(config: DictConfig) -> list[MetricRecord]:
     """Run the configured method and its baselines on the configured images, for every seed.
 
@@ -87,7 +63,12 @@ def evaluate_segmentation(config: DictConfig) -> list[MetricRecord]:
     classes, whichever they ask for. Leaves in the run folder: masks, ``metrics.json``, ``comparisons.json``
     and figures; of a data set without labels masks and figures alone.
     """
-    run = Run(config)
+    with Run(config) as run:
+        return _evaluate(run)
+
+
+def _evaluate(run: Run) -> list[MetricRecord]:
+    config = run.config
     data: SegmentationDataset = instantiate(config.data)
     if not len(data):
         raise DataError(
@@ -96,7 +77,9 @@ def evaluate_segmentation(config: DictConfig) -> list[MetricRecord]:
     protocols = _protocols(config) if data.classes else []
     backbone = run.backbone()
     store = MaskStore(run.folder / "masks", on_duplicate="replace")
-    index = _Index.of(data)
+    index, asked = ImageIndex.of(data, run), len(data)
+    if len(index.places) < asked:
+        data = cast(SegmentationDataset, SomeImages(data, index.places))
     counts = {"labels": dict(zip(index.image_ids, index.num_classes, strict=True))} if data.classes else {}
     scores: dict[str, dict[str, list[SegmentationScore]]] = {protocol.name: {} for protocol in protocols}
     records: list[MetricRecord] = []
@@ -112,27 +95,70 @@ def evaluate_segmentation(config: DictConfig) -> list[MetricRecord]:
             done.add(method.name)
             masks = _predict(run, node, method, backbone, data, store, seed, index, counts)
             if "method" not in counts:
-                counts["method"] = {image_id: count_segments(mask) for image_id, mask in masks.items()}
+                counts["method"] = run.processes.tell(partial(_count, masks))
                 log.info("%s: %.1f segments an image", method.name, np.mean(list(counts["method"].values())))
             variants = {method.name: masks}
             if config.get("clusters"):
-                variants = cluster_masks(run, masks, data, backbone, store, seed, node is config.method)
+                # what it leaves in the store, the others read
+                variants = _by_the_main_one(run, masks, data, backbone, store, seed, node is config.method)
             for name, found in variants.items():
                 for protocol in protocols:
-                    metric = score_masks(found, data, protocol)
-                    new = _records(metric, name, backbone.name, data, index, seed)
+                    metric = _score(run, found, data, protocol, index)
+                    if not run.processes.is_main:
+                        continue
+                    new = _records(metric, name, backbone.name, data, index, seed, asked)
                     records = run.keep(new)
-                    run.log({f"{name}/{r.metric} {r.protocol}": r.value for r in new if not r.extra})
+                    overall = [record for record in new if "group" not in record.extra]
+                    run.log({f"{name}/{r.metric} {r.protocol}": r.value for r in overall})
                     scores[protocol.name].setdefault(name, []).append(metric)
-                if seed != seeds_of(config)[0]:
+                if seed != seeds_of(config)[0] or not run.processes.is_main:
                     continue
                 first = scores[protocols[0].name] if protocols else {}
-                _draw(run, name, method, found, data, first[name][0] if first else None)
+                _draw(run, name, method, found, data, index, first[name][0] if first else None)
                 if first and name == next(iter(first)):
                     _draw_cases(run, name, method, found, data, index, first[name][0])
-    for by_method in scores.values():
-        _compare(run, by_method, data)
+    if run.processes.is_main:
+        for by_method in scores.values():
+            _compare(run, by_method, data)
     return records
+
+
+def _count(masks: StoredMasks) -> dict[str, int]:
+    """The number of segments of each image."""
+    return {image_id: count_segments(mask) for image_id, mask in masks.items()}
+
+
+def _by_the_main_one(
+    run: Run,
+    masks: StoredMasks,
+    data: SegmentationDataset,
+    backbone: Backbone,
+    store: MaskStore,
+    seed: int,
+    with_baselines: bool,
+) -> dict[str, StoredMasks]:
+    """`cluster_masks`, in the main process first: it clusters a whole data set at once."""
+    if run.processes.is_main:
+        found = cluster_masks(run, masks, data, backbone, store, seed, with_baselines)
+    run.processes.wait()
+    if not run.processes.is_main:
+        found = cluster_masks(run, masks, data, backbone, store, seed, with_baselines)
+    return found
+
+
+def _score(
+    run: Run, masks: StoredMasks, data: SegmentationDataset, protocol: MaskProtocol, index: ImageIndex
+) -> SegmentationScore:
+    """Every image scored by one process, brought together in all of them."""
+    kept = set(masks.image_ids)
+    places = [place for place, image_id in enumerate(index.image_ids) if image_id in kept]
+    metric = score_masks(masks, data, protocol, places[run.processes.rank :: run.processes.size])
+    states = [(name, getattr(metric, name)) for name in ("index", "sizes", "cells")]
+    own = save({name: torch.cat(state) for name, state in states if state})
+    parts = [load(part) for part in run.processes.gather(own)]
+    for name, _ in states:
+        setattr(metric, name, [part[name] for part in parts if name in part])
+    return metric
 
 
 def _protocols(config: DictConfig) -> list[MaskProtocol]:
@@ -158,7 +184,7 @@ def _predict(
     data: SegmentationDataset,
     store: MaskStore,
     seed: int,
-    index: _Index,
+    index: ImageIndex,
     known_counts: Mapping[str, Mapping[str, int]],
 ) -> StoredMasks:
     counts = known_counts.get(method.counts_from)
@@ -171,16 +197,32 @@ def _predict(
             **_seen(method, data),
         }
     )
-    done = {i for i in index.image_ids if store.config_hash(i, method.name, seed) == identity}
-    todo = [place for place, image_id in enumerate(index.image_ids) if image_id not in done]
-    log.info("%s, seed %d: %d masks stored, %d to predict", method.name, seed, len(done), len(todo))
+
+    def stored() -> list[str]:
+        return [i for i in index.image_ids if store.config_hash(i, method.name, seed) == identity]
+
+    done = set(run.processes.tell(stored))
+    wanted = [p for p, image_id in enumerate(index.image_ids) if counts is None or image_id in counts]
+    size = run.config.batch_size
+    batches = [wanted[start : start + size] for start in range(0, len(wanted), size)]
+    todo = [batch for batch in batches if any(index.image_ids[place] not in done for place in batch)]
+    num_todo = sum(map(len, todo))
+    log.info(
+        "%s, seed %d: %d masks stored, %d to predict", method.name, seed, len(wanted) - num_todo, num_todo
+    )
+    with run.stage(f"segment by {method.name}, seed {seed}, images", len(wanted), num_todo):
+        if todo:
+            module = SegmentationModule(method, backbone if method.needs_backbone else None, counts)
+            order = run.processes.share([len(batch) for batch in todo], f"{method.name}, batches")
+            keep = _StoreMasks(store, method.name, seed, identity)
+            batches_read = ImageBatches(data, todo, order, run.failed)
+            run.trainer(callbacks=[keep]).predict(module, batches_read, return_predictions=False)
     if todo:
-        module = SegmentationModule(method, backbone if method.needs_backbone else None, counts)
-        subset: Any = Subset(cast(Any, data), todo)
-        loader: DataLoader[SegmentationSample] = DataLoader(subset, run.config.batch_size, collate_fn=list)
-        keep = _StoreMasks(store, method.name, seed, identity)
-        run.trainer(callbacks=[keep]).predict(module, loader, return_predictions=False)
-    return StoredMasks(store, index.image_ids, method.name, seed, identity)
+        done = set(run.processes.tell(stored))
+    if not done:
+        raise DataError(f"expected masks by {method.name}, found none: every image failed, see {FAILURES}")
+    kept = [image_id for image_id in index.image_ids if image_id in done]
+    return StoredMasks(store, kept, method.name, seed, identity)
 
 
 def _with_words(method: SegmentationMethod, data: SegmentationDataset) -> SegmentationMethod:
@@ -211,25 +253,28 @@ def _records(
     method: str,
     backbone: str,
     data: SegmentationDataset,
-    index: _Index,
+    index: ImageIndex,
     seed: int,
+    asked: int,
 ) -> list[MetricRecord]:
     """The overall scores, those of every class, and those of every style where images have one."""
     about = (TASK, method, backbone, data.name, data.split, metric.protocol.name)
+    places, counts = metric.per_image()
+    extra = {"num_asked": asked} if len(places) < asked else {}
     records = [
-        MetricRecord(*about, name, 100 * float(value), len(data), seed)
+        MetricRecord(*about, name, 100 * float(value), len(places), seed, extra)
         for name, value in metric.compute().items()
     ]
     for name, iou in zip(data.classes, metric.per_class().tolist(), strict=True):
         if np.isfinite(iou):
-            records.append(
-                MetricRecord(*about, "iou", 100 * iou, len(data), seed, {"group": f"class={name}"})
-            )
-    counts = metric.per_image()[1]
-    for style in sorted(set(index.styles) - {""}):
-        places = [i for i, s in enumerate(index.styles) if s == style]
-        value = 100 * float(mean_iou_from_counts(counts[places].sum(0)))
-        records.append(MetricRecord(*about, "miou", value, len(places), seed, {"group": f"style={style}"}))
+            group = {"group": f"class={name}", **extra}
+            records.append(MetricRecord(*about, "iou", 100 * iou, len(places), seed, group))
+    styles = [index.styles[place] for place in places.tolist()]
+    for style in sorted(set(styles) - {""}):
+        rows = [row for row, s in enumerate(styles) if s == style]
+        value = 100 * float(mean_iou_from_counts(counts[rows].sum(0)))
+        group = {"group": f"style={style}", **extra}
+        records.append(MetricRecord(*about, "miou", value, len(rows), seed, group))
     return records
 
 
@@ -238,8 +283,15 @@ def _mean_iou(counts_R3C: np.ndarray) -> np.ndarray:
 
 
 def _compare(run: Run, scores: dict[str, list[SegmentationScore]], data: SegmentationDataset) -> None:
-    """Differences of mIoU to the baselines: counts summed over seeds, bootstrapped over images."""
-    counts = {name: sum(m.per_image()[1].double().numpy() for m in ms) for name, ms in scores.items()}
+    """Differences of mIoU to the baselines: counts summed over seeds, bootstrapped over the images of all."""
+    places = [set(m.per_image()[0].tolist()) for ms in scores.values() for m in ms]
+    common = sorted(set.intersection(*places))
+
+    def counts_of(metric: SegmentationScore) -> np.ndarray:
+        index, counts = metric.per_image()
+        return counts[torch.isin(index, torch.tensor(common))].double().numpy()
+
+    counts = {name: sum(map(counts_of, ms)) for name, ms in scores.items()}
     main = next(iter(scores))
     rows = [
         comparison(
@@ -260,10 +312,11 @@ def _draw(
     method: SegmentationMethod,
     masks: Mapping[str, Mask],
     data: SegmentationDataset,
+    index: ImageIndex,
     metric: SegmentationScore | None,
 ) -> None:
     """The first images of the data set."""
-    places = range(min(run.config.num_figures, len(data)))
+    places = [place for place, i in enumerate(index.image_ids) if i in masks][: run.config.num_figures]
     title = f"{name} on {data.name} ({data.split})"
     _sheet(run, f"segmentation/{name}", title, method, masks, data, metric, places)
 
@@ -274,7 +327,7 @@ def _draw_cases(
     method: SegmentationMethod,
     masks: Mapping[str, Mask],
     data: SegmentationDataset,
-    index: _Index,
+    index: ImageIndex,
     metric: SegmentationScore,
 ) -> None:
     """The best and the worst image of every style, by their own mean IoU under the first protocol."""

@@ -302,15 +302,21 @@ def _configs(root: Path) -> list[Path]:
 
 
 def _rebuild(node: Mapping[str, Any]) -> PairDataset | None:
-    """The data of a stored configuration.
+    """The data of a stored configuration."""
+    name = option_of("data", node)
+    return None if name is None else load_data(name, {k: v for k, v in node.items() if k != "_target_"})
 
-    A file on disk must not choose what code runs: its class has to be that of an option of ``configs/data``,
-    and everything else in it a plain value.
+
+def option_of(group: str, node: Mapping[str, Any]) -> str | None:
+    """The option of a config group that a stored node came from, whatever its values; None of a stranger.
+
+    A file on disk must not choose what code runs: its class has to be that of an option, and everything else
+    in it a plain value.
     """
-    values = {str(key): value for key, value in node.items() if key != "_target_"}
+    values = {key: value for key, value in node.items() if key != "_target_"}
     plain = all(not isinstance(value, dict) for value in values.values())
-    for name in option_names("data") if plain else ():
-        option = load_option("data", name)
+    for name in option_names(group) if plain else ():
+        option = load_option(group, name)
         if option._target_ == node.get("_target_") and set(values) <= set(option):
-            return load_data(name, values)
+            return name
     return None

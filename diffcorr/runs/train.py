@@ -34,15 +34,15 @@ def fit(config: DictConfig) -> Path:
     Raises:
         DiffcorrError: the configured method fits nothing.
     """
-    run = Run(config)
-    data = load_pairs(config)
-    method = build_method(instantiate(config.method), run.backbone(), run.variant())
-    if not isinstance(method, PromptFit):
-        raise DiffcorrError(
-            f"expected a method that fits prompts, found {method.name}; use method=prompt_fit"
-        )
-    with_store(method, config)
-    fit_missing(run, method, data)
+    with Run(config) as run:
+        data = load_pairs(config)
+        method = build_method(instantiate(config.method), run.backbone(), run.variant())
+        if not isinstance(method, PromptFit):
+            raise DiffcorrError(
+                f"expected a method that fits prompts, found {method.name}; use method=prompt_fit"
+            )
+        with_store(method, config)
+        fit_missing(run, method, data)
     folder: Path = method.embeddings.folder  # type: ignore[attr-defined]
     log.info("embeddings are in %s", folder)
     return folder
@@ -54,12 +54,12 @@ def pretrain(config: DictConfig) -> Path:
     Returns:
         The exported diffusers folder.
     """
-    run = Run(config)
+    run = Run(config, collectives=True)
     recipe: Pretraining = instantiate(config.pretraining, _convert_="all")
 
     def make_trainer(**kwargs: Any) -> Trainer:
         callbacks = kwargs.pop("callbacks")
-        return run.trainer(callbacks=callbacks, max_epochs=1, **kwargs)
+        return run.joint_trainer(callbacks=callbacks, max_epochs=1, **kwargs)
 
     return recipe.run(make_trainer, sample_sheets(run, config.sheet_every_n_steps))
 

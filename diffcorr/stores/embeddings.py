@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -20,34 +21,39 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from diffcorr.errors import StoreError
-from diffcorr.stores.files import unique_name, writable_folder, write_atomic
+from diffcorr.errors import DivergedError, StoreError
+from diffcorr.stores.files import remove_drafts, set_aside, unique_name, writable_folder, write_atomic
 
 Item = tuple[str, int]
 """(query id, round)."""
 
 _IDENTITY = "store.json"
 
+DAMAGE = (SafetensorError, OSError, KeyError, IndexError, TypeError, ValueError)
+"""What reading a damaged shard raises."""
+
 
 class EmbeddingStore(AbstractContextManager["EmbeddingStore"]):
     """Append-only store of prompt embeddings, keyed by (query id, round).
 
     Any number of processes may add to one folder at the same time; each sees what the others have
-    written after :meth:`refresh`. A crash loses at most the items added since the last flush.
+    written after :meth:`refresh`. A crash loses at most the items added since the last flush. Every item
+    has a checksum in its shard's header; a shard with a wrong one, or one that cannot be read at all, is set
+    aside (``damaged/``) and what it held is missing again.
 
     Args:
         folder: where the shards lie; created where missing.
         backbone_fingerprint: identity of the frozen model that the embeddings were fitted on.
         fit_hash: identity of the fit configuration.
-        items_per_shard: a full buffer of this many items is flushed by itself.
+        items_per_shard: a full buffer of this many items is flushed by itself; by default as many as the
+            largest pack has, so that a pack is one file: whole, or missing as a whole.
 
     Attributes:
         hits: how many :meth:`get` calls found all they asked for.
         misses: how many did not.
 
     Raises:
-        StoreError: the folder cannot be written, or belongs to another backbone or fit configuration,
-            or a shard in it is damaged.
+        StoreError: the folder cannot be written, or belongs to another backbone or fit configuration.
     """
 
     def __init__(
@@ -55,7 +61,7 @@ class EmbeddingStore(AbstractContextManager["EmbeddingStore"]):
         folder: str | os.PathLike[str],
         backbone_fingerprint: str,
         fit_hash: str,
-        items_per_shard: int = 64,
+        items_per_shard: int = 256,
     ) -> None:
         self.folder = writable_folder(folder)
         self.items_per_shard = items_per_shard
@@ -65,6 +71,8 @@ class EmbeddingStore(AbstractContextManager["EmbeddingStore"]):
         self._rounds: defaultdict[str, set[int]] = defaultdict(set)
         self._buffer: dict[Item, tuple[Tensor, Tensor]] = {}
         self._known_shards: set[Path] = set()
+        self._checked: set[Item] = set()
+        remove_drafts(self.folder)
         self._claim({"backbone": backbone_fingerprint, "fit": fit_hash})
         self.refresh()
 
@@ -92,7 +100,8 @@ class EmbeddingStore(AbstractContextManager["EmbeddingStore"]):
             losses: (steps,), the loss at each step of the fit.
 
         Raises:
-            StoreError: the embedding is not (P, D) or not finite.
+            StoreError: the embedding is not (P, D).
+            DivergedError: it is not finite.
         """
         item = (query_id, int(round))
         if item in self:
@@ -101,7 +110,7 @@ class EmbeddingStore(AbstractContextManager["EmbeddingStore"]):
         if kept.ndim != 2:
             raise StoreError(f"expected an embedding (P, D), found {tuple(kept.shape)} for {query_id!r}")
         if not bool(torch.isfinite(kept).all()):
-            raise StoreError(
+            raise DivergedError(
                 f"expected a finite embedding, found nan or inf for {query_id!r} round {round}: "
                 "the fit diverged, lower its learning rate"
             )
@@ -146,14 +155,16 @@ class EmbeddingStore(AbstractContextManager["EmbeddingStore"]):
         return sorted(self._rounds.get(query_id, ()))
 
     def missing(self, query_ids: Iterable[str], rounds: int) -> list[Item]:
-        """The items among ``query_ids`` x 0..rounds-1 that still have to be fitted, in that order."""
-        self.refresh()
-        return [
-            (query_id, round)
-            for query_id in query_ids
-            for round in range(rounds)
-            if (query_id, round) not in self
-        ]
+        """The items among ``query_ids`` x 0..rounds-1 that still have to be fitted, in that order.
+
+        Those that are there are read, once by each process, and compared with their checksums.
+        """
+        wanted = [(query_id, round) for query_id in query_ids for round in range(rounds)]
+        self._check(wanted)
+        if any(item not in self for item in wanted):  # another process may have it
+            self.refresh()
+            self._check(wanted)
+        return [item for item in wanted if item not in self]
 
     def flush(self) -> None:
         """Write all buffered items as one shard, whole or not at all."""
@@ -169,8 +180,10 @@ class EmbeddingStore(AbstractContextManager["EmbeddingStore"]):
             "losses": torch.cat(curves),
             "loss_counts": torch.tensor([len(curve) for curve in curves]),
         }
+        sums = [_checksum(*kept) for kept in self._buffer.values()]
+        header = {"items": json.dumps(items), "crc32": json.dumps(sums)}
         path = self.folder / f"embeddings-{unique_name()}.safetensors"
-        write_atomic(path, lambda to: to.write_bytes(save(tensors, {"items": json.dumps(items)})))
+        write_atomic(path, lambda to: to.write_bytes(save(tensors, header)))
         self._buffer.clear()
         self._index(path, items)
 
@@ -178,7 +191,12 @@ class EmbeddingStore(AbstractContextManager["EmbeddingStore"]):
         """See the shards that other processes have written since."""
         for path in sorted(self.folder.glob("embeddings-*.safetensors")):
             if path not in self._known_shards:
-                self._index(path, self._items_of(path))
+                try:
+                    with safe_open(path, "pt") as shard:
+                        items = json.loads(shard.metadata()["items"])
+                    self._index(path, [(query_id, int(round)) for query_id, round in items])
+                except DAMAGE as error:
+                    set_aside(path, error)
 
     def _index(self, path: Path, items: Sequence[Item]) -> None:
         for row, item in enumerate(items):
@@ -186,15 +204,35 @@ class EmbeddingStore(AbstractContextManager["EmbeddingStore"]):
             self._rounds[item[0]].add(item[1])
         self._known_shards.add(path)
 
-    def _items_of(self, path: Path) -> list[Item]:
-        try:
-            with safe_open(path, "pt") as shard:
-                return [(query_id, int(round)) for query_id, round in json.loads(shard.metadata()["items"])]
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            raise StoreError(
-                f"expected a shard of embeddings, found {str(path)!r} damaged: "
-                "delete that file, its queries will be fitted again"
-            ) from error
+    def _check(self, items: Iterable[Item]) -> None:
+        """Compare items with their checksums, each once, and give up the shards where one is wrong."""
+        rows: defaultdict[Path, dict[Item, int]] = defaultdict(dict)
+        for item in items:
+            if item in self._place and item not in self._checked:
+                path, row = self._place[item]
+                rows[path][item] = row
+        for path, members in rows.items():
+            try:
+                with safe_open(path, "pt") as shard:
+                    sums = json.loads(shard.metadata().get("crc32", "null"))  # old shards have none
+                    embeddings, losses = shard.get_slice("embeddings"), shard.get_tensor("losses")
+                    curves = losses.split(shard.get_tensor("loss_counts").tolist())
+                    for row in members.values():
+                        if sums is not None and sums[row] != _checksum(embeddings[row], curves[row]):
+                            raise ValueError("wrong checksum")
+            except DAMAGE as error:
+                set_aside(path, error)
+                self._forget(path)
+            else:
+                self._checked |= members.keys()
+
+    def _forget(self, path: Path) -> None:
+        """See what a shard held as missing."""
+        for item in [item for item, (place, _) in self._place.items() if place == path]:
+            del self._place[item]
+            self._rounds[item[0]].discard(item[1])
+            self._checked.discard(item)
+        self._known_shards.discard(path)
 
     def _read(self, item: Item) -> tuple[Tensor, Tensor]:
         if item in self._buffer:
@@ -233,3 +271,8 @@ class EmbeddingStore(AbstractContextManager["EmbeddingStore"]):
                     f"expected embeddings of {meaning} {identity[key]!r}, found those of {found[key]!r} in "
                     f"{str(self.folder)!r}: choose another folder, or restore that {meaning}"
                 )
+
+
+def _checksum(embedding_PD: Tensor, losses: Tensor) -> int:
+    """CRC-32 of the bytes of an item."""
+    return zlib.crc32(losses.numpy().tobytes(), zlib.crc32(embedding_PD.contiguous().numpy().tobytes()))

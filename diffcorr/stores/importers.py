@@ -79,7 +79,7 @@ def import_predictions(
         seen[key] = where
         by_seed.setdefault(number, []).append(prediction)
     # one shard, written when all rows have been accepted
-    target = PredictionStore(store, rows_per_shard=len(rows) + 1)
+    target = PredictionStore(store, rows_per_shard=len(rows) + 1, journal=False)
     if set(target.read(method)["config_hash"].to_pylist()) - {CONFIGURATION}:
         raise StoreError(
             f"expected a name that no method of {str(store)!r} has, found {method!r}, whose predictions are "

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from diffcorr.errors import StoreError
-from diffcorr.stores.files import writable_folder, write_atomic
+from diffcorr.stores.files import remove_drafts, set_aside, writable_folder, write_atomic
 
 NO_SEGMENT = 65535
 """The pixel value that stands for segment -1 (no segment) in the files."""
@@ -36,6 +36,7 @@ class MaskStore:
     ) -> None:
         self.folder = writable_folder(folder)
         self.on_duplicate = on_duplicate
+        self._folders: set[Path] = set()  # known to be there
 
     def add(
         self, image_id: str, method: str, mask: npt.ArrayLike, seed: int = 0, config_hash: str = ""
@@ -66,7 +67,9 @@ class MaskStore:
                 f"expected each mask once, found {str(path)!r}: choose another folder, "
                 'or on_duplicate="replace"'
             )
-        writable_folder(path.parent)
+        if path.parent not in self._folders:
+            remove_drafts(writable_folder(path.parent))
+            self._folders.add(path.parent)
         image = Image.fromarray(np.where(array < 0, NO_SEGMENT, array).astype(np.uint16))
         text = PngImagePlugin.PngInfo()
         text.add_text("config_hash", config_hash)
@@ -100,11 +103,20 @@ class MaskStore:
         return np.where(array == NO_SEGMENT, -1, array)
 
     def config_hash(self, image_id: str, method: str, seed: int = 0) -> str | None:
-        """Identity of the configuration that made the mask, or ``None`` when no readable mask is stored."""
+        """Identity of the configuration that made the mask, or ``None`` when no whole mask is stored.
+
+        The file's checksums are compared; a damaged one is set aside (``damaged/``).
+        """
+        path = self._path(image_id, method, seed)
         try:
-            with Image.open(self._path(image_id, method, seed)) as image:
-                return str(image.info.get("config_hash", ""))
-        except (UnidentifiedImageError, OSError, SyntaxError):
+            with Image.open(path) as image:
+                found = str(image.info.get("config_hash", ""))
+                image.verify()
+                return found
+        except FileNotFoundError:
+            return None
+        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+            set_aside(path, error)
             return None
 
     def image_ids(self, method: str, seed: int = 0) -> list[str]:
@@ -128,7 +140,7 @@ class StoredMasks(Mapping[str, npt.NDArray[np.int64]]):
     def __init__(
         self, store: MaskStore, image_ids: Sequence[str], name: str, seed: int, config_hash: str
     ) -> None:
-        self.store, self.image_ids = store, image_ids
+        self.store, self.image_ids, self._ids = store, image_ids, frozenset(image_ids)
         self.name, self.seed, self.config_hash = name, seed, config_hash
 
     def __getitem__(self, image_id: str) -> npt.NDArray[np.int64]:
@@ -137,6 +149,9 @@ class StoredMasks(Mapping[str, npt.NDArray[np.int64]]):
             raise KeyError(image_id)
         return mask
 
+    def __contains__(self, image_id: object) -> bool:  # without reading the mask
+        return image_id in self._ids
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.image_ids)
 
@@ -144,7 +159,15 @@ class StoredMasks(Mapping[str, npt.NDArray[np.int64]]):
         return len(self.image_ids)
 
     @property
+    def missing(self) -> list[str]:
+        """Images that have no mask, or one made by another configuration."""
+        return [
+            image_id
+            for image_id in self.image_ids
+            if self.store.config_hash(image_id, self.name, self.seed) != self.config_hash
+        ]
+
+    @property
     def complete(self) -> bool:
         """Whether all of them are there, made by this configuration."""
-        kept = (self.store.config_hash(i, self.name, self.seed) for i in self.image_ids)
-        return all(found == self.config_hash for found in kept)
+        return not self.missing

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from diffcorr.errors import StoreError
-from diffcorr.stores.files import unique_name, writable_folder, write_atomic
+from diffcorr.stores.files import remove_drafts, set_aside, unique_name, writable_folder, write_atomic
+from diffcorr.stores.journal import Journal
 from diffcorr.types import PointPrediction
 
 SCHEMA = pa.schema(
@@ -58,18 +59,30 @@ class PredictionStore(AbstractContextManager["PredictionStore"]):
     A method that runs again with other settings adds the rows of another configuration; those of the
     first stay, and a reader has to say which it means (:func:`configurations` tells the newest).
 
+    Any number of processes may add to one folder at the same time. What was added is on record at once, in
+    a journal beside the shards (``predictions-*.jsonl``) that the next flush replaces by a shard: a process
+    that is killed loses nothing that was added. Damaged shards, and the damaged lines of a journal, are set
+    aside (``damaged/``) when a store is opened, and their rows are missing.
+
     Args:
         folder: where the shards lie; created where missing.
         rows_per_shard: a full buffer of this many rows is flushed by itself.
+        journal: whether rows are on record before they are flushed; False where only all of them are of use.
 
     Raises:
-        StoreError: the folder cannot be written, or a shard in it is damaged.
+        StoreError: the folder cannot be written.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], rows_per_shard: int = 512) -> None:
+    def __init__(
+        self, folder: str | os.PathLike[str], rows_per_shard: int = 512, journal: bool = True
+    ) -> None:
         self.folder = writable_folder(folder)
         self.rows_per_shard = rows_per_shard
+        self._journaled = journal
         self._buffer: list[dict[str, Any]] = []
+        self._journal: Journal | None = None
+        remove_drafts(self.folder)
+        _set_damaged_aside(self.folder)
         self._keys = set(_keys(self._load()))
 
     def __len__(self) -> int:
@@ -120,6 +133,10 @@ class PredictionStore(AbstractContextManager["PredictionStore"]):
             if key in self._keys or key in new:
                 raise StoreError(_duplicate(key, self.folder))
             new.add(key)
+        if self._journaled:
+            if self._journal is None:
+                self._journal = Journal(self.folder / f"predictions-{unique_name()}.jsonl")
+            self._journal.append({"rows": rows})
         self._keys |= new
         self._buffer += rows
         if len(self._buffer) >= self.rows_per_shard:
@@ -129,9 +146,11 @@ class PredictionStore(AbstractContextManager["PredictionStore"]):
         """Write all buffered rows as one shard, whole or not at all."""
         if not self._buffer:
             return
-        table = pa.Table.from_pylist(self._buffer, SCHEMA)
-        path = self.folder / f"predictions-{unique_name()}.parquet"
-        write_atomic(path, lambda to: pq.write_table(table, to))
+        journal, self._journal = self._journal, None
+        name = journal.path.stem if journal else f"predictions-{unique_name()}"
+        _write_shard(self._buffer, self.folder / f"{name}.parquet")
+        if journal:
+            journal.remove()
         self._buffer.clear()
 
     def renew(self, method: str, seed: int, config_hash: str) -> None:
@@ -257,21 +276,62 @@ def once(table: pa.Table) -> pa.Table:
 
 
 def _shards(folder: Path) -> list[Path]:
-    return sorted(folder.glob("predictions-*.parquet"))
+    """Shards and journals by time of writing."""
+    return sorted([*folder.glob("predictions-*.parquet"), *folder.glob("predictions-*.jsonl")])
+
+
+def _write_shard(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    table = pa.Table.from_pylist(list(rows), SCHEMA)
+    write_atomic(path, lambda to: pq.write_table(table, to, write_page_checksum=True))
 
 
 def _read_shard(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """The rows of a shard, or the whole ones of a journal, which another process may be writing.
+
+    Raises:
+        StoreError: a damaged shard.
+    """
     try:
+        if path.suffix == ".jsonl":
+            try:
+                return _journal_table(Journal.read(path)[0]).select(columns or SCHEMA.names)
+            except FileNotFoundError:  # its writer has just made a shard of it
+                path = path.with_suffix(".parquet")
         lacking = set(SCHEMA.names) - set(pq.read_schema(path).names) - _ADDED_LATER
         if not lacking:
             wanted = None if columns is None else list(columns)
-            return pq.read_table(path, schema=SCHEMA, columns=wanted, partitioning=None)
+            return pq.read_table(
+                path, schema=SCHEMA, columns=wanted, partitioning=None, page_checksum_verification=True
+            )
         cause: Exception | None = None
     except (pa.ArrowException, OSError) as error:
         cause = error
     raise StoreError(
         f"expected a shard of predictions, found {str(path)!r} damaged: delete that file and predict again"
     ) from cause
+
+
+def _journal_table(records: Sequence[Mapping[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist([row for record in records for row in record["rows"]], SCHEMA)
+
+
+def _set_damaged_aside(folder: Path) -> None:
+    """Move damaged shards away, and damaged journals when their whole records are in a shard."""
+    for path in _shards(folder):
+        if path.suffix == ".parquet":
+            try:
+                _read_shard(path)
+            except StoreError as error:
+                set_aside(path, str(error.__cause__ or "a column is missing").splitlines()[0])
+            continue
+        with suppress(FileNotFoundError):
+            records, damaged = Journal.read(path)
+            if damaged:
+                rows = [row for record in records for row in record["rows"]]
+                shard = path.with_suffix(".parquet")
+                if rows and not shard.exists():  # a crash between a shard and the end of its journal
+                    _write_shard(rows, shard)
+                set_aside(path, f"{damaged} damaged lines, {len(rows)} rows kept")
 
 
 def _keys(table: pa.Table) -> list[Key]:

@@ -1,7 +1,15 @@
 import pytest
 import torch
 
-from diffcorr.correspondence.crops import Crop, LatentBank, bank_positions, crop_bounds, crop_side, snap
+from diffcorr.correspondence.crops import (
+    BANK_BATCH,
+    Crop,
+    LatentBank,
+    bank_positions,
+    crop_bounds,
+    crop_side,
+    snap,
+)
 from diffcorr.errors import DiffcorrError
 from tests.helpers.tiny_models import IMAGE_SIZE, tiny_backbone
 
@@ -51,6 +59,19 @@ def test_snap_keeps_the_point_in_sight() -> None:
     assert all(snap(Crop(s, s), (30.0, 30.0), 59, full) == Crop(s, s) for s in range(6))
 
 
+def test_a_latent_depends_on_its_crop_alone_to_the_last_bit() -> None:
+    """However many others are encoded beside it: processes and runs ask for different ones."""
+    backbone = tiny_backbone()
+    image = {"a": torch.rand(3, IMAGE_SIZE, IMAGE_SIZE)}
+    crops = [Crop(x, y) for x in range(3) for y in range(3)]
+    together = LatentBank(backbone, 28)
+    together.require(image, {"a": set(crops)})
+    for crop in crops:
+        alone = LatentBank(backbone, 28)
+        alone.require(image, {"a": {crop}})
+        assert torch.equal(alone["a", crop], together["a", crop])
+
+
 def test_bank_encodes_each_crop_once() -> None:
     backbone = tiny_backbone()
     counts = []
@@ -60,7 +81,7 @@ def test_bank_encodes_each_crop_once() -> None:
     bank = LatentBank(backbone, 28)
     bank.require(images, {"a": {Crop(0, 0), Crop(1, 0), Crop(2, 0)}})
     bank.require(images, {"a": {Crop(0, 0), Crop(2, 0)}, "b": {Crop(0, 0, True)}})
-    assert counts == [3, 1]
+    assert counts == [BANK_BATCH, BANK_BATCH]  # three and one, filled up; none encoded twice
     flipped = images["b"][:, :28, :28].flip(-1)[None]
     expected = backbone.encode(torch.nn.functional.interpolate(flipped, size=(32, 32), mode="bilinear"))
     torch.testing.assert_close(bank["b", Crop(0, 0, True)], expected[0])

@@ -10,6 +10,7 @@ from diffcorr.attention import MeanAttention
 from diffcorr.config import config_hash
 from diffcorr.correspondence import FitConfig, FitItem, PromptFit, PromptFitModule, fit_prompts
 from diffcorr.correspondence.module import PackSteps
+from diffcorr.errors import ImageError
 from diffcorr.stores.embeddings import EmbeddingStore
 from diffcorr.types import Query
 from tests.helpers.fit_reference import image_of
@@ -92,13 +93,44 @@ def test_checkpoints_leave_frozen_weights_out(tmp_path: Path, store: EmbeddingSt
     assert list(saved["state_dict"]) == ["embeddings"]
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 3, 5])
-def test_packs_are_shared_out_whole(world_size: int) -> None:
-    shares = [list(PackSteps(4, 3, rank, world_size)) for rank in range(world_size)]
-    assert sorted(step for share in shares for step in share) == [(p, s) for p in range(4) for s in range(3)]
-    for rank, share in enumerate(shares):
-        assert len(share) == len(PackSteps(4, 3, rank, world_size))
-        assert [step for _, step in share] == [0, 1, 2] * (len(share) // 3)
+def test_packs_come_one_after_the_other_from_first_step_to_last() -> None:
+    assert list(PackSteps([3, 1], 2)) == [(3, 0), (3, 1), (1, 0), (1, 1)]
+    assert len(PackSteps([3, 1], 2)) == 4
+    with pytest.raises(TypeError):  # as Lightning asks whether there is a length
+        len(PackSteps(iter([3, 1]), 2))
+
+
+class Unreadable(dict):
+    """Images of which one cannot be decoded."""
+
+    def __getitem__(self, key: str) -> object:
+        if key == "b":
+            raise ImageError("expected a readable image b, found none; replace the file")
+        return super().__getitem__(key)
+
+
+def test_a_bad_image_and_a_bad_point_leave_the_others_to_be_fitted(
+    tmp_path: Path, store: EmbeddingStore
+) -> None:
+    outside = FitItem(Query("toy", "a", "k0!", (500.0, 3.0)), 0)  # sorts between good ones, into their pack
+    failures = {}
+    module = PromptFitModule(
+        tiny_backbone(), [*ITEMS, outside], Unreadable(IMAGES), CONFIG, MEAN, store,
+        failed=lambda key, error: failures.update({key: str(error)}),
+    )  # fmt: skip
+    trainer(tmp_path).fit(module)
+    expected = fit_prompts(tiny_backbone(), ITEMS, IMAGES, CONFIG, MEAN)
+    for row, (query, round) in enumerate(ITEMS):
+        assert ((query.id, round) in store) == (query.image_id == "a")
+        if query.image_id == "a":
+            torch.testing.assert_close(
+                store.get(query.id)[round], expected.embeddings[row], rtol=0, atol=1e-5
+            )
+    bad = [f"toy/b/k{i} round {round}" for i in range(2) for round in range(2)]
+    assert sorted(failures) == ["toy/a/k0! round 0", *bad]
+    assert "query toy/a/k0!" in failures["toy/a/k0! round 0"]
+    with pytest.raises(ImageError):
+        trainer(tmp_path).fit(PromptFitModule(tiny_backbone(), [outside], IMAGES, CONFIG, MEAN, store))
 
 
 def test_zero_steps(tmp_path: Path, store: EmbeddingStore) -> None:
@@ -106,3 +138,6 @@ def test_zero_steps(tmp_path: Path, store: EmbeddingStore) -> None:
     run = trainer(tmp_path)
     run.fit(PromptFitModule(tiny_backbone(), ITEMS, IMAGES, config, MEAN, store))
     assert run.global_step == 0
+    expected = fit_prompts(tiny_backbone(), ITEMS, IMAGES, config, MEAN).embeddings  # what it starts from
+    for row, (query, round) in enumerate(ITEMS):
+        torch.testing.assert_close(store.get(query.id)[round], expected[row])

@@ -229,7 +229,7 @@ def test_what_a_report_is_of_can_be_chosen(run: Path, capsys: pytest.CaptureFixt
 def test_a_mistake_is_one_line(
     run: Path, words: list[str], told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["report", *words]) == 1
+    assert main(["report", *words]) == 2
     printed = capsys.readouterr()
     assert told in printed.err
     assert printed.err.count("\n") == 1

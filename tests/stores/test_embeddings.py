@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from diffcorr.errors import StoreError
@@ -127,17 +128,39 @@ def test_a_write_that_never_finished_is_no_shard(tmp_path):
     assert len(EmbeddingStore(tmp_path, BACKBONE, FIT)) == 6
 
 
-def test_a_truncated_shard_is_named_and_deleting_it_resumes(tmp_path):
+def spoil(path, place):
+    """Flip one bit."""
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "header", "embedding", "curve"])
+def test_damaged_shards_are_set_aside_and_their_items_are_missing(tmp_path, caplog, damage):
     filled(tmp_path, range(2), rounds=1)
     filled(tmp_path, range(2, 4), rounds=1)
     _, second = sorted(tmp_path.glob("*.safetensors"))
-    second.write_bytes(second.read_bytes()[:-10])
-    with pytest.raises(StoreError, match="delete that file") as error:
-        EmbeddingStore(tmp_path, BACKBONE, FIT)
-    assert second.name in str(error.value)
-    second.unlink()
-    store = EmbeddingStore(tmp_path, BACKBONE, FIT)
-    assert store.missing([f"q/{query}" for query in range(4)], rounds=1) == [("q/2", 0), ("q/3", 0)]
+    reader = EmbeddingStore(tmp_path, BACKBONE, FIT)  # has seen both, read none
+    content = second.read_bytes()
+    if damage in ("truncated", "empty"):
+        second.write_bytes(content[:-10] if damage == "truncated" else b"")
+    else:
+        with safe_open(second, "pt") as shard:
+            parts = [shard.get_tensor(name).numpy().tobytes() for name in ("embeddings", "losses")]
+        spoil(
+            second,
+            {"header": 9, "embedding": content.index(parts[0]), "curve": content.index(parts[1])}[damage],
+        )
+    queries = [f"q/{query}" for query in range(4)]
+    for store in (reader, EmbeddingStore(tmp_path, BACKBONE, FIT)):
+        assert store.missing(queries, rounds=1) == [("q/2", 0), ("q/3", 0)]
+        assert store.get("q/2") is None
+        assert store.get("q/1") is not None
+    assert (tmp_path / "damaged" / second.name).exists()
+    assert not second.exists()
+    assert caplog.text.count("set aside") == 1
+    filled(tmp_path, range(2, 4), rounds=1)
+    assert reader.missing(queries, rounds=1) == []
 
 
 @pytest.mark.parametrize("bad", [torch.full((2, 3), float("nan")), torch.zeros(3), torch.zeros(1, 2, 3)])

@@ -70,3 +70,16 @@ def test_a_truncated_mask_is_named(tmp_path):
     path.write_bytes(path.read_bytes()[:-500])
     with pytest.raises(StoreError, match="delete that file"):
         store.get("a", "diffseg")
+
+
+def test_a_damaged_mask_counts_as_missing(tmp_path, caplog):
+    store = MaskStore(tmp_path)
+    store.add("a", "diffseg", np.random.default_rng(0).integers(0, 60000, (40, 40)), config_hash="x")
+    (path,) = tmp_path.rglob("*.png")
+    content = bytearray(path.read_bytes())
+    for broken in (content[:-500], b"", content[:700] + bytes([content[700] ^ 1]) + content[701:]):
+        path.write_bytes(broken)
+        assert store.config_hash("a", "diffseg") is None
+        assert (path.parent / "damaged" / path.name).read_bytes() == broken
+        assert store.image_ids("diffseg") == []
+    assert caplog.text.count("set aside") == 3

@@ -1,9 +1,11 @@
 """Stored predictions read back by parquet itself, and duplicates that never pass in silence."""
 
 import dataclasses
+import os
 import subprocess
 import sys
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -163,16 +165,80 @@ def test_a_point_that_is_nowhere_is_refused(tmp_path, x):
         PredictionStore(tmp_path).add("dift", 1, [prediction(0, x=x)], "abc")
 
 
-def test_a_truncated_shard_is_named(tmp_path):
-    with PredictionStore(tmp_path) as store:
-        store.add("dift", 1, [prediction(0)], "abc")
-    (shard,) = tmp_path.glob("*.parquet")
-    content = shard.read_bytes()
-    (tmp_path / f".{shard.name}.x.tmp").write_bytes(content[:50])  # an interrupted write: no shard
-    assert len(PredictionStore(tmp_path)) == 1
-    shard.write_bytes(content[:-20])
-    with pytest.raises(StoreError, match="delete that file") as error:
-        PredictionStore(tmp_path)
+@pytest.mark.parametrize("damage", ["truncated", "empty", "bit"])
+def test_a_damaged_shard_is_set_aside_and_its_rows_are_missing(tmp_path, caplog, damage):
+    for pair in range(2):
+        with PredictionStore(tmp_path) as store:
+            store.add("dift", 1, [prediction(pair)], "abc")
+    first, _ = sorted(tmp_path.glob("*.parquet"))
+    content = bytearray(first.read_bytes())
+    (tmp_path / f".{first.name}.x.tmp").write_bytes(content[:50])  # an interrupted write: no shard
+    assert len(PredictionStore(tmp_path)) == 2
+    place = content.index(np.float64(prediction(0).x).tobytes())
+    content[place] ^= 1  # one bit of an x, which only a checksum can tell
+    first.write_bytes({"truncated": content[:-20], "empty": b"", "bit": content}[damage])
+    with pytest.raises(StoreError, match="delete that file") as error:  # a reader alone moves nothing
+        read_predictions(tmp_path)
+    assert "\n" not in str(error.value)
+    store = PredictionStore(tmp_path)
+    assert store.pair_ids("dift", 1, "abc") == {"pair/1"}
+    assert (tmp_path / "damaged" / first.name).exists()
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert first.name in line
+    assert "\n" not in line
+    store.add("dift", 1, [prediction(0)], "abc")
+    assert store.pair_ids("dift", 1, "abc") == {"pair/0", "pair/1"}
+
+
+def test_what_was_added_is_there_without_a_flush(tmp_path):
+    """A process that is killed runs no code: its store is never closed."""
+    PredictionStore(tmp_path).add("dift", 1, [prediction(0, x=0.1 + 0.2), prediction(1)], "abc")
+    assert not list(tmp_path.glob("*.parquet"))
+    table = read_predictions(tmp_path)
+    assert table.schema == SCHEMA
+    assert table["x"].to_pylist()[0] == 0.1 + 0.2
+    assert configurations(tmp_path) == {("dift", 1): ["abc"]}
+    again = PredictionStore(tmp_path)
+    assert again.predictions("dift", 1)[1] == prediction(1)
+    with pytest.raises(StoreError, match="expected each prediction once"):
+        again.add("dift", 1, [prediction(1)], "abc")
+
+
+def test_a_journal_gives_way_to_a_shard(tmp_path):
+    store = PredictionStore(tmp_path)
+    store.add("dift", 1, [prediction(0)], "abc")
+    (journal,) = tmp_path.glob("*.jsonl")
+    line = journal.read_bytes()
+    store.flush()
+    assert [path.name for path in tmp_path.iterdir()] == [journal.with_suffix(".parquet").name]
+    journal.write_bytes(line)  # killed between the two: the row is there twice and read once
+    assert len(PredictionStore(tmp_path).read()) == 1
+
+
+@pytest.mark.parametrize("tail", [-1, -5, -60, 10])
+def test_the_broken_end_of_a_journal_is_set_aside(tmp_path, caplog, tail):
+    store = PredictionStore(tmp_path)
+    for pair in range(3):
+        store.add("dift", 1, [prediction(pair)], "abc")
+    (journal,) = tmp_path.glob("*.jsonl")
+    content = journal.read_bytes()
+    last = content.rindex(b"\n", 0, -1) + 1
+    journal.write_bytes(content[:tail] if tail < 0 else content[:last] + bytes(tail))
+    whole = {"pair/0", "pair/1"} | ({"pair/2"} if tail == -1 else set())  # the end of a line is no part of it
+    assert set(read_predictions(tmp_path)["pair_id"].to_pylist()) == whole
+    again = PredictionStore(tmp_path)
+    assert again.pair_ids("dift", 1, "abc") == whole
+    assert ("set aside" in caplog.text) == (tail != -1)
+    assert (tmp_path / "damaged" / journal.name).exists() == (tail != -1)
+
+
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(StoreError, match="No space left on device") as error:
+        PredictionStore(tmp_path).add("dift", 1, [prediction(0)], "abc")
     assert "\n" not in str(error.value)
 
 
