@@ -173,6 +173,26 @@ def speed() -> str:
     return markdown([*head, "PCK@0.10 (`standard`)", "difference to `exact`"], rows)
 
 
+def variants() -> str:
+    """The attention variants on val, with the layers that are fitted and read."""
+    found: dict[tuple[str, str, str], dict[str, float]] = {}
+    for r in read("attention_variants"):
+        if r["split"] == "val":
+            layers = ", ".join(map(str, r["layers"]))
+            found.setdefault((layers, r["attention"], r["settings"]), {})[r["metric"]] = r["value"]
+    order = sorted(found.items(), key=lambda item: (len(item[0][0]), -item[1]["pck@0.10"]))
+    rows = [
+        [
+            f"`{name}`{f', {settings}' if settings else ''}",
+            layers,
+            f"{v['pck@0.10']:.1f}",
+            f"{v['pck@0.05']:.1f}",
+        ]
+        for (layers, name, settings), v in order
+    ]
+    return markdown(["`attention=`", "layers", "PCK@0.10", "PCK@0.05"], rows)
+
+
 def growth() -> str:
     """Milliseconds of an Adam step and of reading one target, for all queries together."""
     found: dict[tuple[int, int, int], dict[str, Row]] = {}
@@ -209,6 +229,8 @@ def main() -> None:
         fill(Path("docs/segmentation.md"), "groupers", groupers_by_protocol())
     if read("bench_fit"):
         fill(Path("docs/performance.md"), "speed", speed())
+    if read("attention_variants"):
+        fill(Path("docs/attention.md"), "variants", variants())
     if read("bench_growth"):
         fill(Path("docs/performance.md"), "growth", growth())
 
