@@ -47,7 +47,7 @@ test-newest:  ## the same on the newest releases, whatever is pinned (.venv-newe
 test-kill: install  ## kill real runs at 30 random moments and compare what they end in (half an hour)
 	$(BIN)/python -m benchmarks.kill
 
-test-slow: install  ## run the tests that take minutes each
+test-slow: install  ## run the tests that take minutes each, and the notebooks
 	$(BIN)/python -m pytest -m slow
 
 lint: install  ## ruff (lint and format) and mypy
