@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 TORCH := $(shell sed -n 's/^\(torch==[^ ]*\).*/\1/p' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-oldest test-newest test-kill test-slow lint format bench fast-modes results pretrain gpu wheel clean
+.PHONY: help install demo test test-oldest test-newest test-kill test-slow lint format bench fast-modes results pretrain gpu docs wheel clean
 
 help:  ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -91,6 +91,10 @@ gpu: install  ## everything that still waits for a GPU, in one go
 		method=prompt_fit_paper method.fit.steps=10 method.fit.rounds=2 modes=plain,exact,packed
 	$(BIN)/python -m benchmarks.growth backbone=sd15 backbone.weights=random backbone.device=cuda \
 		method=prompt_fit_paper
+
+docs: install  ## build the documentation site, strictly (outputs/site)
+	$(BIN)/python -m pip install --quiet --editable ".[docs]" --constraint constraints.txt
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 wheel: install  ## build the wheel and try it in a clean environment, away from the repository
 	.ci/wheel
