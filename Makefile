@@ -29,8 +29,9 @@ test: install  ## run the tests (seconds to a few minutes)
 	$(BIN)/python -m pytest
 
 # what leans on the internals of diffusers, transformers and lightning
-MODEL_TESTS := tests/backbones tests/attention tests/correspondence tests/pretraining tests/segmentation \
-	tests/test_embedded_model.py tests/test_matcher.py tests/test_segmenter.py
+MODEL_TESTS := tests/backbones tests/attention tests/pretraining tests/test_embedded_model.py \
+	$(addprefix tests/correspondence/test_,module.py prompt_fit.py parity.py) \
+	$(addprefix tests/segmentation/test_,golden.py reader.py word_labels.py) tests/test_matcher.py tests/test_segmenter.py
 
 test-oldest:  ## run the tests of models and methods on the oldest supported libraries (.venv-oldest)
 	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
