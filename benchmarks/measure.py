@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+
+from diffcorr.correspondence.flops import counted
 
 Work = Callable[[], object]
 
@@ -48,13 +48,6 @@ def take_turns(works: dict[str, Work], turns: int = 3) -> dict[str, Measured]:
                 measured[name].seconds.append(time.perf_counter() - start)
             measured[name].peak_memory_bytes = max(measured[name].peak_memory_bytes or 0, *peak) or None
     return measured
-
-
-@contextmanager
-def counted() -> Iterator[FlopCounterMode]:
-    """Counts FLOPs; attention as the two products that it consists of, for fused ones are not all known."""
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        yield counter
 
 
 @contextmanager

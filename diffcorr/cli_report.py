@@ -13,9 +13,18 @@ EXAMPLE = """example:
   diffcorr report outputs/partworld
   diffcorr report outputs/partworld --data partworld --out outputs/partworld/report
   diffcorr report outputs/mine predictions --data spair --data-option root=SPair-71k
+  diffcorr report ablation outputs/ablations/sigma   # the runs of a sweep; has a --help of its own
 
 Writes report.md and report.html (one file that needs no other), figures, and the table of methods and
 protocols by itself as protocols.json and protocols.md. No model runs and nothing is predicted."""
+
+
+ABLATION_EXAMPLE = """example:
+  diffcorr report ablation outputs/ablations/sigma
+  diffcorr report ablation outputs/ablations/rounds --reference method.fit.rounds=4 --out report
+
+Writes report.md and report.html, figures, and a row for each setting as ablation.csv and ablation.json.
+Works while the sweep goes on and where runs have failed: what is not complete is listed, not scored."""
 
 
 def add_report_command(commands: Any, setting: Callable[[str], tuple[str, object]]) -> None:
@@ -46,6 +55,58 @@ def add_report_command(commands: Any, setting: Callable[[str], tuple[str, object
         "--out", dest="to", metavar="FOLDER", help="where to (default: report in the first run folder)"
     )
     report.set_defaults(run=_report)
+    _add_ablation(commands)
+
+
+def _add_ablation(commands: Any) -> None:
+    ablation = commands.add_parser(
+        "report-ablation",
+        prog="diffcorr report ablation",
+        help=argparse.SUPPRESS,
+        description="The runs of a sweep: the score over each swept value, over two, and against its cost.",
+        epilog=ABLATION_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    ablation.add_argument("folders", nargs="+", metavar="FOLDER", help="of a sweep, or of single runs")
+    ablation.add_argument("--key", nargs="+", metavar="KEY", help="swept keys (default: those that differ)")
+    ablation.add_argument(
+        "--reference",
+        nargs="+",
+        type=_key_value,
+        metavar="KEY=VALUE",
+        help="the setting that others are compared to (default: the preset's values, else the best)",
+    )
+    ablation.add_argument("--metric", metavar="NAME", help="(default: pck@0.10 or miou)")
+    ablation.add_argument("--protocol", metavar="NAME", help="(default: that of the runs)")
+    ablation.add_argument("--method", metavar="NAME", help="of the stored methods (default: each run's own)")
+    ablation.add_argument("--no-flops", action="store_true", help="do not build the model to count FLOPs")
+    ablation.add_argument(
+        "--out", dest="to", metavar="FOLDER", help="where to (default: report in the first folder)"
+    )
+    ablation.set_defaults(run=_report_ablation)
+
+
+def _key_value(text: str) -> tuple[str, str]:
+    key, found, value = text.partition("=")
+    if not (key and found):
+        raise argparse.ArgumentTypeError(f"expected KEY=VALUE, found {text!r}")
+    return key, value
+
+
+def _report_ablation(args: argparse.Namespace) -> None:
+    from diffcorr.runs.ablation import report_ablation
+
+    for path in report_ablation(
+        args.folders,
+        args.to,
+        keys=args.key,
+        flops=not args.no_flops,
+        metric=args.metric,
+        protocol=args.protocol,
+        method=args.method,
+        reference=dict(args.reference) if args.reference else None,
+    ):
+        print(path)
 
 
 def _report(args: argparse.Namespace) -> None:

@@ -32,6 +32,7 @@ def draw_sweep(
     key: str,
     score: str,
     reference: str | None = None,
+    joined: bool = True,
 ) -> Figure:
     """The score over the values of one key, at equal distances, with intervals.
 
@@ -42,6 +43,7 @@ def draw_sweep(
         key: what they are values of.
         score: name of the score with its protocol and unit.
         reference: the value that others are compared to, set off in the figure.
+        joined: whether values have an order, so that a line joins them.
 
     Raises:
         ProtocolError: there is no mark.
@@ -69,6 +71,7 @@ def draw_sweep(
             [mark.value for _, mark in there],
             color=colour,
             linewidth=1.2,
+            linestyle="solid" if joined else "none",
             marker="o",
             markersize=4.5,
             label=name,
@@ -96,7 +99,7 @@ def draw_sweep(
 
 
 def draw_costs(marks: Mapping[str, tuple[float, Mark]], cost: str, score: str) -> Figure:
-    """The score against what it costs; settings that none beats in both are joined and named.
+    """The score against what it costs; settings that none beats in both are joined and listed.
 
     Args:
         marks: by name of the setting, its cost (positive) and its score.
@@ -108,9 +111,12 @@ def draw_costs(marks: Mapping[str, tuple[float, Mark]], cost: str, score: str) -
     """
     if not marks:
         raise ProtocolError("expected a cost to draw, found none: only finished runs have one")
-    figure = canvas.new_figure(_LEFT + _WIDTH + 3 * MARGIN, MARGIN + _HEIGHT + 3 * LINE + MARGIN)
-    axes = canvas.add_axes(figure, MARGIN + _LEFT, MARGIN, _WIDTH, _HEIGHT)
     best = frontier({name: (at, mark.value) for name, (at, mark) in marks.items()})
+    listed = [f"{number}  {name}" for number, name in enumerate(best, start=1)]
+    legend = round(0.62 * max(map(len, listed)) * canvas.SMALL * canvas.DPI / 72)
+    right = _LEFT + _WIDTH + 2 * MARGIN
+    figure = canvas.new_figure(right + legend + MARGIN, MARGIN + _HEIGHT + 3 * LINE + MARGIN)
+    axes = canvas.add_axes(figure, MARGIN + _LEFT, MARGIN, _WIDTH, _HEIGHT)
     axes.step(
         [marks[name][0] for name in best],
         [marks[name][1].value for name in best],
@@ -130,19 +136,19 @@ def draw_costs(marks: Mapping[str, tuple[float, Mark]], cost: str, score: str) -
         axes.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
         axes.xaxis.set_minor_formatter(NullFormatter())
     axes.margins(x=0.12, y=0.12)
-    for number, name in enumerate(best):
+    for number, name in enumerate(best, start=1):
         at, mark = marks[name]
-        place = (6, 7) if number % 2 == 0 else (6, -13)  # above and below in turn, so that they do not meet
+        place = (-4, 7) if number % 2 else (-4, -16)  # above and below in turn, so that they do not meet
         axes.annotate(
-            name,
+            str(number),
             (at, mark.value),
             xytext=place,
             textcoords="offset points",
-            fontsize=canvas.SMALL - 1,
+            fontsize=canvas.SMALL,
             color=INK,
-            path_effects=canvas.casing(),
-            parse_math=False,
         )
+    for number, text in enumerate(listed):
+        canvas.add_text(figure, right, MARGIN + LINE * number, text, canvas.SMALL)
     axes.grid(color="#e4e6eb", linewidth=0.8)
     _plain(axes)
     axes.set_xlabel(cost, fontsize=canvas.SMALL, color=INK, parse_math=False)

@@ -17,11 +17,21 @@ import diffcorr
 from diffcorr.errors import DiffcorrError
 from diffcorr.reports.page import write_page
 from diffcorr.runs.ablation_page import AblationPage
-from diffcorr.runs.ablation_runs import Sweep, find_runs
+from diffcorr.runs.ablation_runs import Sweep, find_runs, say
 from diffcorr.runs.ablation_scores import Ablation
 from diffcorr.stores.files import write_atomic
 
 log = logging.getLogger(__name__)
+ABOUT = (
+    "method.name",
+    "backbone.name",
+    "data._target_",
+    "data.split",
+    "seed",
+    "trainer.precision",
+    "git.commit",
+)
+"""What ``ablation.json`` tells of the runs: of each all values that occur."""
 
 
 def report_ablation(
@@ -61,7 +71,8 @@ def report_ablation(
         "keys": sweep.keys,
         "metric": page.ablation.metric,
         "protocol": page.ablation.protocol,
-        "runs": rows,
+        "about": {name: _values(sweep, name) for name in ABOUT},
+        "settings": rows,
     }
     table = io.StringIO()
     writer = csv.DictWriter(table, list(rows[0]), lineterminator="\n")
@@ -72,6 +83,10 @@ def report_ablation(
         write_atomic(path, lambda at, text=text: at.write_text(text, encoding="utf-8"))  # type: ignore[misc]
         written.append(path)
     return written
+
+
+def _values(sweep: Sweep, name: str) -> list[str]:
+    return sorted({say(run.config.get(name, run.about.get(name))) for run in sweep.runs})
 
 
 class ReportAblation(Callback):

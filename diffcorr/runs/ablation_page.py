@@ -13,7 +13,7 @@ from diffcorr.reports import draw_heat_table
 from diffcorr.reports.ablation import Mark, draw_costs, draw_sweep
 from diffcorr.reports.page import Block, Fold, Heading, Picture, Points, Table, Text
 from diffcorr.runs.ablation_cost import Cost, costs, on_cpu
-from diffcorr.runs.ablation_runs import say
+from diffcorr.runs.ablation_runs import is_number, say
 from diffcorr.runs.ablation_scores import Ablation, Setting
 
 MOST_LINES = 4
@@ -44,7 +44,7 @@ class AblationPage:
         yield self._table()
 
     def rows(self) -> list[dict[str, Any]]:
-        """For machines: a row for each setting, rounded to a hundredth; empty where it is not known."""
+        """For machines: a row for each setting, rounded to a thousandth; empty where it is not known."""
         found = []
         for place, setting in enumerate(self.ablation.settings):
             row: dict[str, Any] = dict(zip(self.sweep.keys, map(say, setting.values), strict=True))
@@ -120,7 +120,7 @@ class AblationPage:
             }
         shared = self.ablation.reference
         reference = say(shared.values[self.sweep.keys.index(key)]) if shared is not None else None
-        figure = draw_sweep(drawn, texts, key, self.score, reference)
+        figure = draw_sweep(drawn, texts, key, self.score, reference, all(map(is_number, values)))
         yield Picture(f"over-{label}", figure, f"{self.score} over {key}")
         if len(self.sweep.keys) == 1:  # the table of all settings says the same
             return
@@ -250,4 +250,4 @@ def _say_mark(mark: Mark | None) -> str:
 
 
 def _round(value: float | None) -> float | str:
-    return "" if value is None else round(value, 2)
+    return "" if value is None else round(value, 3)

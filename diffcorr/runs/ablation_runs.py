@@ -94,10 +94,13 @@ class Sweep:
         return tuple(run.value(key) for key in self.keys)
 
     def in_order(self, key: str) -> list[Any]:
-        """The values of a key: numbers ascending, others as they come."""
+        """The values of a key: numbers ascending, lists of numbers short ones first, others as they come."""
         found = list({say(run.value(key)): run.value(key) for run in self.runs}.values())
-        numbers = [v for v in found if isinstance(v, int | float) and not isinstance(v, bool)]
-        return sorted(numbers) if len(numbers) == len(found) else found
+        if all(map(is_number, found)):
+            return sorted(found)
+        if all(isinstance(value, list) and all(map(is_number, value)) for value in found):
+            return sorted(found, key=lambda value: (len(value), value))
+        return found
 
     def labels(self) -> dict[str, str]:
         """Short names of the keys: as many of their last parts as tell them apart."""
@@ -193,6 +196,11 @@ def say(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ",".join(map(say, value)) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a number, which True is not here."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _read_run(folder: Path, top: Path) -> SweptRun | None:

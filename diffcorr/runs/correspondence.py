@@ -256,7 +256,7 @@ def _predict(
         if todo:
             run.trainer().predict(module, return_predictions=False)
         store.flush()
-    if isinstance(latents := backbone.latent_store, LatentStore):
+    if todo and isinstance(latents := backbone.latent_store, LatentStore):
         log.info("crops so far: %d encoded, %d found in %s", latents.misses, latents.hits, latents.folder)
     if not run.processes.is_main:
         return []

@@ -158,8 +158,8 @@ def test_one_command_sweeps_resumes_and_reports(
         assert [row["stage"] for row in rows if row["items"]] == ["fit", "predict"]
     report = json.loads((folder / "report" / "ablation.json").read_text())
     assert report["keys"] == ["method.fit.sigma"]
-    assert [row["method.fit.sigma"] for row in report["runs"]] == ["0.05", "0.1"]
-    assert all(row["value"] != "" and row["differs"] == "" for row in report["runs"])
+    assert [row["method.fit.sigma"] for row in report["settings"]] == ["0.05", "0.1"]
+    assert all(row["value"] != "" and row["differs"] == "" for row in report["settings"])
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -229,4 +229,4 @@ def test_runs_in_processes_of_their_own(launcher: str, toy: Path, tmp_path: Path
     command = [sys.executable, "eval.py", *words, f"hydra/launcher={launcher}", "method.fit.sigma=0.05,0.1"]
     subprocess.run(command, cwd=REPOSITORY, check=True, timeout=500)
     report = json.loads((tmp_path / "sweep/report/ablation.json").read_text())
-    assert [row["unfinished"] for row in report["runs"]] == ["", ""]
+    assert [row["unfinished"] for row in report["settings"]] == ["", ""]
