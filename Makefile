@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 TORCH := $(shell sed -n 's/^\(torch==[^ ]*\).*/\1/p' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-oldest test-newest test-kill test-slow lint format bench fast-modes results pretrain gpu docs wheel clean
+.PHONY: help install demo test test-oldest test-newest test-kill test-slow lint format bench fast-modes results pretrain gpu app test-app docs wheel clean
 
 help:  ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -92,6 +92,14 @@ gpu: install  ## everything that still waits for a GPU, in one go
 		method=prompt_fit_paper method.fit.steps=10 method.fit.rounds=2 modes=plain,exact,packed
 	$(BIN)/python -m benchmarks.growth backbone=sd15 backbone.weights=random backbone.device=cuda \
 		method=prompt_fit_paper
+
+app: install  ## open the web page (http://127.0.0.1:7860)
+	$(BIN)/python -m pip install --quiet --editable ".[app]" --constraint constraints.txt
+	$(BIN)/diffcorr app
+
+test-app: install  ## test the web page in Chromium (apt-get install chromium); screenshots in outputs/app
+	$(BIN)/python -m pip install --quiet --editable ".[dev,app]" --constraint constraints.txt
+	$(BIN)/python -m pytest -m app tests/app
 
 docs: install  ## build the documentation site, strictly (outputs/site)
 	$(BIN)/python -m pip install --quiet --editable ".[docs]" --constraint constraints.txt

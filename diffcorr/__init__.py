@@ -13,21 +13,40 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from diffcorr.matcher import Match, Matcher
+    from diffcorr.fitted import FittedPoints
+    from diffcorr.match import Match
+    from diffcorr.matcher import Matcher
     from diffcorr.propagator import Carried, Propagator
-    from diffcorr.segmenter import Segmentation, Segmenter
+    from diffcorr.segmenter import AttentionMaps, Segmentation, Segmenter
+    from diffcorr.word_mapper import WordMapper, WordMaps
 
 __version__ = "0.1.0"
 
-__all__ = ["Carried", "Match", "Matcher", "Propagator", "Segmentation", "Segmenter", "__version__"]
+__all__ = [
+    "AttentionMaps",
+    "Carried",
+    "FittedPoints",
+    "Match",
+    "Matcher",
+    "Propagator",
+    "Segmentation",
+    "Segmenter",
+    "WordMapper",
+    "WordMaps",
+    "__version__",
+]
 
 _HOMES = {
+    "AttentionMaps": "segmenter",
     "Carried": "propagator",
-    "Match": "matcher",
+    "FittedPoints": "fitted",
+    "Match": "match",
     "Matcher": "matcher",
     "Propagator": "propagator",
     "Segmentation": "segmenter",
     "Segmenter": "segmenter",
+    "WordMapper": "word_mapper",
+    "WordMaps": "word_mapper",
 }
 
 

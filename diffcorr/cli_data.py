@@ -34,7 +34,7 @@ def add_data_commands(commands: Any) -> None:
     checking = actions.add_parser("check", help="read all of a data set: counts, images, keypoints or labels")
     checking.add_argument("name", help="such as cub; see diffcorr data list")
     checking.add_argument("root", help="its folder, or the parent of it")
-    checking.set_defaults(run=_check)
+    checking.set_defaults(run=_check, refused=1)  # the answer is no, not a mistake
     for action in (listing, checking):
         action.add_argument("--json", dest="as_json", action="store_true", help="print it for machines")
     getting = actions.add_parser("download", help="fetch a data set from its host, unpack it and check it")

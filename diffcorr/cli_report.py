@@ -31,7 +31,7 @@ def add_report_command(commands: Any, setting: Callable[[str], tuple[str, object
     """Add ``report`` to the parsers of ``diffcorr``; ``setting`` reads KEY=VALUE."""
     report = commands.add_parser(
         "report",
-        help="tables, curves, parts and pairs of stored predictions",
+        help="tables, curves, parts and pairs of stored predictions, or a sweep's ablations",
         description="Methods under every protocol with intervals, curves, parts, pairs, published numbers.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -62,7 +62,6 @@ def _add_ablation(commands: Any) -> None:
     ablation = commands.add_parser(
         "report-ablation",
         prog="diffcorr report ablation",
-        help=argparse.SUPPRESS,
         description="The runs of a sweep: the score over each swept value, over two, and against its cost.",
         epilog=ABLATION_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -65,16 +65,25 @@ def content_id(image: UInt8Image) -> str:
     return hashlib.sha256(f"{image.shape}".encode() + image.tobytes()).hexdigest()[:16]
 
 
+def name_of(backbone: str | os.PathLike[str] | Backbone) -> str:
+    """How a model is called that is given by name or loaded."""
+    return backbone.name if isinstance(backbone, Backbone) else os.fspath(backbone)
+
+
 def load_backbone(
-    path_or_name: str | os.PathLike[str], device: str | torch.device, dtype: str | torch.dtype
+    path_or_name: str | os.PathLike[str] | Backbone, device: str | torch.device, dtype: str | torch.dtype
 ) -> Backbone:
     """A backbone of ``configs/backbone`` by name, any local diffusers folder, or a hub name.
+
+    One that is loaded already is given back as it is; device and precision are then its own.
 
     Raises:
         UnknownNameError: a name that is none of these.
         BackboneError: a folder that holds no such model.
         DiffcorrError: a device that is not there.
     """
+    if isinstance(path_or_name, Backbone):
+        return path_or_name
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:

@@ -1,87 +1,37 @@
-"""Points of one image found in another, in a few lines.
+"""Points of one image found in others, in a few lines.
 
 matcher = Matcher.from_pretrained("tiny")
 match = matcher.match("a.jpg", "b.jpg", [(120, 88), (40, 60)])
 match.targets                # (2, 2), x and y in pixels of b.jpg
 match.plot("match.png")
+
+fitted = matcher.fit("a.jpg", [(120, 88)])
+fitted.save("points.safetensors")                     # later, or in another process:
+matcher.find(FittedPoints.load("points.safetensors"), "c.jpg")
+
+dense = matcher.dense("a.jpg", "b.jpg", spacing=16).mutual(within=16)
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
-from matplotlib.figure import Figure
-from torch import Tensor
 
 from diffcorr.backbones.base import Backbone
 from diffcorr.config import instantiate, load_option
-from diffcorr.correspondence import PromptFit, PromptFitRerank, build_method
+from diffcorr.correspondence import PromptFit, PromptFitRerank, TransferResult, build_method
+from diffcorr.correspondence.prompt_fit import OnProgress
 from diffcorr.data.geometry import check_inside, frame, image_size
 from diffcorr.errors import ImageError
-from diffcorr.inputs import ImageLike, as_image, content_id, load_backbone, load_preset, override
-from diffcorr.reports import draw_matches, save_figure
-from diffcorr.types import Query, UInt8Image
-
-Floats = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class Match:
-    """Where points of a source image are in a target image.
-
-    Attributes:
-        source, target: RGB (H, W, 3) uint8, as they were read.
-        points: (N, 2), (x, y) in pixels of the source.
-        targets: (N, 2), (x, y) in pixels of the target.
-        confidence: (N,) in [0, 1], the attention that the found pixel gives the fitted token; to be
-            compared within one preset only.
-        layer_points: layer name -> (N, 2), what each layer alone says.
-        heatmaps: (N, H, W) float32 in [0, 1] at the target's size, the mean over layers, or None
-            where they were not asked for.
-    """
-
-    source: UInt8Image = field(repr=False)
-    target: UInt8Image = field(repr=False)
-    points: Floats
-    targets: Floats
-    confidence: Floats
-    layer_points: Mapping[str, Floats] = field(repr=False)
-    heatmaps: npt.NDArray[np.float32] | None = field(default=None, repr=False)
-
-    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
-        """Both images with a line for every point; written to ``path`` as PNG where given.
-
-        Raises:
-            StoreError: the file cannot be written.
-        """
-        figure = draw_matches(self.source, self.target, self.points, self.targets)
-        if path is not None:
-            save_figure(figure, path)
-        return figure
-
-    def to_dict(self) -> dict[str, Any]:
-        """Points, confidences and sizes (width, height) as plain values, ready for JSON."""
-        matches = [
-            {
-                "point": self.points[n].tolist(),
-                "target": self.targets[n].tolist(),
-                "confidence": float(self.confidence[n]),
-                "layers": {name: points[n].tolist() for name, points in self.layer_points.items()},
-            }
-            for n in range(len(self.points))
-        ]
-        return {
-            "source_size": list(image_size(self.source)),
-            "target_size": list(image_size(self.target)),
-            "matches": matches,
-        }
+from diffcorr.fitted import FittedPoints, check_identity, identity_of, point_queries
+from diffcorr.inputs import ImageLike, as_image, content_id, load_backbone, load_preset, name_of, override
+from diffcorr.match import Floats, Match, at_size, grid_points
+from diffcorr.types import UInt8Image
 
 
 class Matcher:
@@ -101,7 +51,7 @@ class Matcher:
     @classmethod
     def from_pretrained(
         cls,
-        backbone: str | os.PathLike[str] = "tiny",
+        backbone: str | os.PathLike[str] | Backbone = "tiny",
         preset: str | None = None,
         device: str | torch.device = "cpu",
         dtype: str | torch.dtype = "float32",
@@ -113,7 +63,7 @@ class Matcher:
 
         Args:
             backbone: ``"tiny"`` (ships with the package), another name of ``configs/backbone``, a
-                local diffusers folder, or a hub name ``owner/name``.
+                local diffusers folder, a hub name ``owner/name``, or a model that is loaded already.
             preset: name in ``configs/method``, such as ``packed`` or ``prompt_fit_rerank``; None =
                 ``prompt_fit``, tuned for the embedded model, on ``tiny``, and ``prompt_fit_paper`` on
                 every other.
@@ -131,7 +81,7 @@ class Matcher:
             BackboneError: a folder that holds no diffusion model.
             DiffcorrError: a value out of its range, or a device that is not there.
         """
-        name = preset or ("prompt_fit" if os.fspath(backbone) == "tiny" else "prompt_fit_paper")
+        name = preset or ("prompt_fit" if name_of(backbone) == "tiny" else "prompt_fit_paper")
         root = {"attention": load_option("attention", attention), "seed": seed}
         node = load_preset(name, (PromptFit.__name__, PromptFitRerank.__name__), root)
         override([node.fit, node.transfer, node.variant, *filter(None, [node.get("features")])], overrides)
@@ -145,47 +95,146 @@ class Matcher:
         """The frozen model."""
         return self.method.backbone
 
-    def match(
-        self, source: ImageLike, target: ImageLike, points: npt.ArrayLike, heatmaps: bool = False
-    ) -> Match:
-        """Find points of the source in the target.
+    def fit(
+        self, source: ImageLike, points: npt.ArrayLike, progress: OnProgress | None = None
+    ) -> FittedPoints:
+        """Fit points of an image, to be found in any number of others, now or later (`FittedPoints.save`).
 
         Args:
-            source, target: path, PIL image or array (see ``diffcorr.inputs.as_image``), of any size
-                and aspect.
+            source: path, PIL image or array (see ``diffcorr.inputs.as_image``), of any size and aspect.
             points: (N, 2), (x, y) in pixels of the source as given (upright, where its EXIF flag
                 turns it), pixel centres at +0.5.
-            heatmaps: keep a map of every point, at the target's size.
+            progress: told after every step; what it raises ends the fit.
 
         Raises:
             ImageError: an unreadable image, no points, or points that are no (N, 2) finite numbers
                 or lie outside of the source.
         """
-        source_image, target_image = as_image(source, "source"), as_image(target, "target")
-        points_N2 = check_points(points, source_image)
-        source_id = content_id(source_image)
-        queries = [Query("image", source_id, f"{x!r},{y!r}", (x, y)) for x, y in points_N2.tolist()]
+        image = as_image(source, "source")
+        points_N2 = check_points(points, image)
+        image_id = content_id(image)
+        queries = point_queries(image_id, points_N2)
         # a caller's no_grad or inference_mode would leave the fit without gradients
         with torch.inference_mode(False), torch.enable_grad():
-            self.method.fit(queries, {source_id: source_image})
-            found = self.method.locate(queries, target_image, f"image/{content_id(target_image)}", heatmaps)
-        maps = [self._at_size(r.heatmap, target_image) for r in found if r.heatmap is not None]
-        return Match(
-            source_image,
-            target_image,
-            points_N2,
-            np.array([r.point for r in found]),
-            np.array([r.confidence for r in found]),
-            {name: np.array([r.layer_points[name] for r in found]) for name in found[0].layer_points},
-            np.stack(maps) if heatmaps else None,
-        )
+            self.method.fit(queries, {image_id: image}, progress)
+        prompts = self.method.prompts(queries)
+        kept = {name: self.method.embeddings.get(name) for name in {prompt.key[0] for prompt in prompts}}
+        rows = [rounds[p.key[1]] for p in prompts if (rounds := kept[p.key[0]]) is not None]
+        return FittedPoints(image, points_N2, tuple(prompts), torch.stack(rows), identity_of(self.method))
 
-    def _at_size(self, heatmap: Tensor, target: UInt8Image) -> npt.NDArray[np.float32]:
-        """A map of the working square as (H, W) of the target."""
-        geometry = frame(image_size(target), len(heatmap), self.method.transfer_config.frame)
-        left, top, right, bottom = geometry.destination
-        shown = heatmap[None, None, top:bottom, left:right].float()
-        return F.interpolate(shown, target.shape[:2], mode="bilinear")[0, 0].clamp(0, 1).numpy()
+    def find(self, fitted: FittedPoints, target: ImageLike, heatmaps: bool = False) -> Match:
+        """Find fitted points in a target; nothing is fitted.
+
+        Args:
+            fitted: of `fit`, or loaded (`FittedPoints.load`).
+            target: as the source of `fit`.
+            heatmaps: keep a map of every point, at the target's size, and of every layer.
+
+        Raises:
+            ImageError: an unreadable image.
+            DiffcorrError: points that were fitted on another model or with other settings.
+        """
+        image = as_image(target, "target")
+        check_identity(fitted, self.method)
+        queries, source_id = fitted.queries, content_id(fitted.source)
+        self.method.adopt(fitted.prompts, list(fitted.embeddings))
+        with torch.inference_mode(False):
+            self.method.fit(queries, {source_id: fitted.source})  # what a method needs beside embeddings
+            found = self.method.locate(queries, image, f"image/{content_id(image)}", heatmaps)
+        return _match(fitted, image, found, self.method)
+
+    def match(
+        self,
+        source: ImageLike,
+        target: ImageLike,
+        points: npt.ArrayLike,
+        heatmaps: bool = False,
+        cycle: bool = False,
+        progress: OnProgress | None = None,
+    ) -> Match:
+        """Find points of the source in the target.
+
+        Args:
+            source, points, progress: as in `fit`.
+            target: as the source.
+            heatmaps: as in `find`.
+            cycle: also go the way back and tell how far from the point it ends (`Match.cycle_error`); fits
+                every answer in the target.
+
+        Raises:
+            ImageError: as `fit`.
+        """
+        return self.match_all(source, [target], points, heatmaps, cycle, progress)[0]
+
+    def match_all(
+        self,
+        source: ImageLike,
+        targets: Iterable[ImageLike],
+        points: npt.ArrayLike,
+        heatmaps: bool = False,
+        cycle: bool = False,
+        progress: OnProgress | None = None,
+    ) -> list[Match]:
+        """Find points of the source in several targets, which are all read before anything is fitted.
+
+        Arguments and errors are those of `match`. For more images than fit into memory: `fit` once, then
+        `find` in each.
+        """
+        source_image = as_image(source, "source")
+        images = [as_image(target, "target") for target in targets]
+        fitted = self.fit(source_image, points, progress)
+        found = [self.find(fitted, image, heatmaps) for image in images]
+        return [self.go_back(match, progress) for match in found] if cycle else found
+
+    def dense(
+        self,
+        source: ImageLike,
+        target: ImageLike,
+        spacing: float = 16,
+        cycle: bool = True,
+        progress: OnProgress | None = None,
+    ) -> Match:
+        """Find a grid of points, ``spacing`` pixels of the source apart.
+
+        Args:
+            source, target, progress: as in `match`.
+            spacing: at least 1. The preset ``packed`` is meant for that many points.
+            cycle: as in `match`; ``found.mutual(within=spacing)`` then keeps what both images agree on.
+
+        Raises:
+            ImageError: an unreadable image, or a spacing of less than a pixel.
+        """
+        image = as_image(source, "source")
+        return self.match(image, target, grid_points(image, spacing), cycle=cycle, progress=progress)
+
+    def go_back(self, match: Match, progress: OnProgress | None = None) -> Match:
+        """The match with `Match.cycle_error`: answers are fitted in the target and found in the source."""
+        again = self.find(self.fit(match.target, match.targets, progress), match.source)
+        return replace(match, cycle_error=np.linalg.norm(again.targets - match.points, axis=1))
+
+
+def _match(
+    fitted: FittedPoints, target: UInt8Image, found: Sequence[TransferResult], method: PromptFit
+) -> Match:
+    """What was found as a match."""
+    config = method.transfer_config
+    square = frame(image_size(target), config.side or method.backbone.image_size, config.frame)
+    names = list(found[0].layer_points)
+    heatmaps = [at_size(r.heatmap, square, target) for r in found if r.heatmap is not None]
+    return Match(
+        fitted.source,
+        target,
+        fitted.points,
+        np.array([r.point for r in found]),
+        np.array([r.confidence for r in found]),
+        {name: np.array([r.layer_points[name] for r in found]) for name in names},
+        np.stack(heatmaps) if heatmaps else None,
+        np.array([r.sharpness for r in found]),
+        np.array([list(r.round_points.values()) for r in found]).swapaxes(0, 1),
+        None,
+        {name: np.stack([r.layer_maps[name].float().numpy() for r in found]) for name in found[0].layer_maps},
+        square,
+    )
 
 
 def check_points(points: npt.ArrayLike, image: UInt8Image) -> Floats:

@@ -9,7 +9,7 @@ carried.plot("carried.png")
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -104,6 +104,17 @@ class Propagator:
         carrier = build_method(factory, load_backbone(backbone, device, dtype), MeanAttention())
         assert isinstance(carrier, CarryFeatures)
         return cls(carrier)
+
+    def carry_all(
+        self,
+        source: ImageLike,
+        label: npt.ArrayLike,
+        targets: Iterable[ImageLike],
+        names: Sequence[str] | None = None,
+    ) -> list[Carried]:
+        """The label maps of several targets, all of which are read first; else as `carry`."""
+        image, images = as_image(source, "source"), [as_image(target, "target") for target in targets]
+        return [self.carry(image, label, target, names) for target in images]
 
     def carry(
         self,

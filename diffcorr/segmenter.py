@@ -6,31 +6,54 @@ segmentation.plot("masks.png")
 
 named = segmenter.segment("photo.jpg", words=["dog", "grass", "sky"])
 named.words                  # ("dog", "sky"): the name of each id; segments of one word are one
+
+maps = segmenter.read("photo.jpg")          # the one pass of the model
+finer = segmenter.merge(maps, tau=0.5)      # other thresholds cost only the merge
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from PIL import Image
 from scipy import ndimage
 
 from diffcorr.backbones.base import Backbone
 from diffcorr.config import instantiate
 from diffcorr.data.geometry import image_size
 from diffcorr.errors import DiffcorrError, UnknownNameError
-from diffcorr.inputs import ImageLike, as_image, load_backbone, load_preset, override
+from diffcorr.inputs import ImageLike, as_image, load_backbone, load_preset, name_of, override
 from diffcorr.reports import draw_segmentation, save_figure
+from diffcorr.reports.masks import segment_color
 from diffcorr.segmentation.base import Mask
 from diffcorr.segmentation.captioner import Captioner
 from diffcorr.segmentation.diffseg import DiffSeg
+from diffcorr.segmentation.reader import Graph
 from diffcorr.segmentation.word_labels import WordLabels, caption_words, mentions
+from diffcorr.stores.files import writable_folder, write_atomic
 from diffcorr.types import UInt8Image
+
+Tau = float | Sequence[float]
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionMaps:
+    """What was read of one image: all that merging needs.
+
+    Attributes:
+        image: RGB (H, W, 3) uint8, as it was read.
+        graph: how much every cell of the model's grid attends to every other.
+    """
+
+    image: UInt8Image = field(repr=False)
+    graph: Graph = field(repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +88,24 @@ class Segmentation:
             save_figure(figure, path)
         return figure
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the mask as PNG whose pixel values are the segment ids, with a colour for each.
+
+        More than 256 segments are written as 16-bit grey.
+
+        Raises:
+            StoreError: the file cannot be written.
+        """
+        if self.num_segments > 256:
+            picture = Image.fromarray(self.mask.astype(np.uint16))
+        else:
+            picture = Image.fromarray(self.mask.astype(np.uint8), mode="P")
+            colors = [segment_color(k) for k in range(self.num_segments)]
+            picture.putpalette([round(255 * channel) for color in colors for channel in color])
+        target = Path(path)
+        writable_folder(target.parent)
+        write_atomic(target, lambda to: picture.save(to, format="PNG"))
+
     def to_dict(self) -> dict[str, Any]:
         """Size (width, height) and every segment's id, area in pixels, bounding box and word, for JSON."""
         areas = np.bincount(self.mask.ravel())
@@ -93,7 +134,7 @@ class Segmenter:
     @classmethod
     def from_pretrained(
         cls,
-        backbone: str | os.PathLike[str] = "tiny",
+        backbone: str | os.PathLike[str] | Backbone = "tiny",
         preset: str | None = None,
         device: str | torch.device = "cpu",
         dtype: str | torch.dtype = "float32",
@@ -104,7 +145,7 @@ class Segmenter:
 
         Args:
             backbone: ``"tiny"`` (ships with the package), another name of ``configs/backbone``, a
-                local diffusers folder, or a hub name ``owner/name``.
+                local diffusers folder, a hub name ``owner/name``, or a model that is loaded already.
             preset: name in ``configs/method``; None = ``diffseg``, tuned for the embedded model, on it,
                 else ``diffseg_paper``.
             device: where to compute.
@@ -117,7 +158,7 @@ class Segmenter:
             BackboneError: a folder that holds no diffusion model.
             DiffcorrError: a value out of its range, or a device that is not there.
         """
-        name = preset or ("diffseg" if os.fspath(backbone) == "tiny" else "diffseg_paper")
+        name = preset or ("diffseg" if name_of(backbone) == "tiny" else "diffseg_paper")
         node = load_preset(name, DiffSeg.__name__, {"seed": seed})
         override([node], overrides)
         method: DiffSeg = instantiate(node, seed=seed)
@@ -154,6 +195,63 @@ class Segmenter:
             DiffcorrError: words that are none, a caption without any, or a caption beside a captioner.
         """
         pixels = as_image(image)
+        if caption is not None and captioner is not None:
+            raise DiffcorrError("expected a caption or a captioner, found both: leave one out")
+        if captioner is None:
+            _names(words, caption)  # a slip is told before the model runs
+        segments = self.merge(self.read(pixels))
+        if words is None and caption is None and captioner is None:
+            return segments
+        return self.name(segments, words, caption, captioner, template)
+
+    def segment_all(self, images: Iterable[ImageLike]) -> list[Segmentation]:
+        """Cut several images, all of which are read before the model runs; those alike run in one pass.
+
+        Raises:
+            ImageError: an unreadable image.
+        """
+        pixels = [as_image(image) for image in images]
+        masks = self.method.segment(pixels, backbone=self.backbone)
+        return [Segmentation(own, renumber(mask)) for own, mask in zip(pixels, masks, strict=True)]
+
+    def read(self, image: ImageLike) -> AttentionMaps:
+        """Run the model once; what `merge` cuts under any threshold.
+
+        Raises:
+            ImageError: an unreadable image.
+        """
+        pixels = as_image(image)
+        (graph,) = self.method.affinity([pixels], self.backbone)
+        return AttentionMaps(pixels, graph)
+
+    def merge(self, maps: AttentionMaps, tau: Tau | Literal["auto"] | None = None) -> Segmentation:
+        """Segments of what was read.
+
+        Args:
+            maps: of `read`.
+            tau: threshold in nats, larger values merge more; a list gives one per iteration, ``auto`` finds
+                one; None = the preset's.
+
+        Raises:
+            DiffcorrError: a threshold that is not positive.
+        """
+        method = self.method if tau is None else replace(self.method, tau=tau)
+        mask = method.group(maps.graph, maps.image.shape[:2])
+        return Segmentation(maps.image, renumber(mask.cpu().numpy()))
+
+    def name(
+        self,
+        segmentation: Segmentation,
+        words: Sequence[str] | None = None,
+        caption: str | None = None,
+        captioner: str | os.PathLike[str] | Captioner | None = None,
+        template: str = "a photo of a {}",
+    ) -> Segmentation:
+        """Name segments; those of one word become one.
+
+        Arguments and errors are those of `segment`; words or a caption have to be given.
+        """
+        pixels = segmentation.image
         if captioner is not None:
             if caption is not None:
                 raise DiffcorrError("expected a caption or a captioner, found both: leave one out")
@@ -161,11 +259,10 @@ class Segmenter:
                 captioner = Captioner.from_pretrained(captioner, self.backbone.device)
             caption = captioner(pixels)
         names = _names(words, caption)
-        (mask,) = self.method.segment([pixels], backbone=self.backbone)
         if names is None:
-            return Segmentation(pixels, renumber(mask))
+            raise DiffcorrError("expected words or a caption to name segments by, found neither: give one")
         named = WordLabels(grouper=self.method, words=names, template=template, seed=self.method.seed)
-        mask = named.label(pixels, mask, self.backbone, caption)
+        mask = named.label(pixels, segmentation.mask, self.backbone, caption)
         there = tuple(names[number] for number in np.unique(mask))
         return Segmentation(pixels, renumber(mask), there, caption)
 

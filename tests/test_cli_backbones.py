@@ -54,8 +54,8 @@ def test_the_list_has_every_backbone(monkeypatch: pytest.MonkeyPatch, capsys, tm
 
 
 def test_what_is_no_backbone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["backbones", "show", "sd99"]) == 1
+    assert main(["backbones", "show", "sd99"]) == 2
     assert "error: unknown backbone 'sd99'; known: tiny, sd14" in capsys.readouterr().err
-    assert main(["backbones", "show", str(tmp_path)]) == 1
+    assert main(["backbones", "show", str(tmp_path)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "found no unet/config.json or transformer/config.json" in line

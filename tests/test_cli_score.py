@@ -119,7 +119,7 @@ def test_of_runs_that_were_not_finished_none_counts(store: Path, capsys: pytest.
     for part, config_hash in ((slice(4), "abc"), (slice(2, None), "def")):
         with PredictionStore("again") as kept:
             kept.add("dift", 0, predictions(0.0)[part], config_hash)
-    assert main(["score", "again", *DATA, "--missing", "wrong"]) == 1
+    assert main(["score", "again", *DATA, "--missing", "wrong"]) == 2
     error = capsys.readouterr().err
     assert f"found abc with 4, def with {len(predictions(0.0)) - 2}: run the one that is meant" in error
     assert error.count("\n") == 1
@@ -128,7 +128,7 @@ def test_of_runs_that_were_not_finished_none_counts(store: Path, capsys: pytest.
 
 
 def test_rows_of_two_writers(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for shifts, code in (((6.0, 6.0), 0), ((6.0, 7.0), 1)):
+    for shifts, code in (((6.0, 6.0), 0), ((6.0, 7.0), 2)):
         name = f"twice{code}"
         writers = [PredictionStore(name), PredictionStore(name)]
         for kept, shift in zip(writers, shifts, strict=True):
@@ -136,7 +136,7 @@ def test_rows_of_two_writers(store: Path, capsys: pytest.CaptureFixture[str]) ->
             kept.flush()
         assert main(["score", name, *DATA]) == code
         assert ("duplicates=first or duplicates=last" in capsys.readouterr().err) == bool(code)
-    assert main(["score", "twice1", *DATA, "--duplicates", "last"]) == 0
+    assert main(["score", "twice2", *DATA, "--duplicates", "last"]) == 0
     moved = sum(n % 2 for pair in PAIRS for n in range(len(pair.keypoints)))
     assert f"{moved} duplicates (last)" in capsys.readouterr().out
 
@@ -174,7 +174,7 @@ def test_a_run_folder_knows_its_pairs(store: Path, capsys: pytest.CaptureFixture
     # a pair of none of its lists is a mistake as ever
     with PredictionStore("run/predictions") as kept:
         kept.add("dift", 0, [PointPrediction("pear", "eye", "q", 1.0, 1.0, 1.0)], "abc")
-    assert main(["score", "run"]) == 1
+    assert main(["score", "run"]) == 2
     assert "found 1 predictions that 12 pairs to score do not have" in capsys.readouterr().err
 
 
@@ -183,12 +183,12 @@ def test_a_run_whose_data_are_gone(store: Path, capsys: pytest.CaptureFixture[st
     for path in folder.glob("config-*"):
         target = {"_target_": "diffcorr.data.spair.SPair", "root": "gone", "split": "test"}
         path.write_text(json.dumps({"data": target}))
-    assert main(["score", "run"]) == 1
+    assert main(["score", "run"]) == 2
     assert "expected SPair-71k in gone, found no such folder" in capsys.readouterr().err
     assert main(["score", "run", *DATA, "--unknown", "skip"]) == 0  # named, they need not be there
     capsys.readouterr()
     path.write_text("- a list\n- [")
-    assert main(["score", "run"]) == 1
+    assert main(["score", "run"]) == 2
     error = capsys.readouterr().err
     assert "found none that can be read: restore it" in error
     assert error.count("\n") == 1
@@ -199,7 +199,7 @@ def test_a_run_folder_does_not_choose_what_code_runs(store: Path, capsys: pytest
         ({"_target_": "os.mkdir", "path": "made"}, {"kind": {"_target_": "os.getcwd"}})
     ):
         run_folder(**data).rename(f"run{number}")
-        assert main(["score", f"run{number}"]) == 1
+        assert main(["score", f"run{number}"]) == 2
         assert "name their data with --data" in capsys.readouterr().err
         assert not Path("made").exists()
 
@@ -245,7 +245,7 @@ def test_import_then_score(store: Path, capsys: pytest.CaptureFixture[str]) -> N
 def test_a_mistake_is_one_line_and_status_1(
     store: Path, words: list[str], told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["score", *words]) == 1
+    assert main(["score", *words]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.startswith("error: ")

@@ -1,6 +1,7 @@
 """Matching through the public API, on real diffusers classes with random weights."""
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,12 @@ from PIL import Image
 
 import diffcorr
 from diffcorr.backbones.catalog import TINY_FOLDER
+from diffcorr.correspondence.prompt_fit import FitProgress
+from diffcorr.correspondence.transfer import sharpness
 from diffcorr.errors import DiffcorrError, ImageError, StoreError
-from diffcorr.matcher import Match, Matcher, check_points
+from diffcorr.fitted import FittedPoints
+from diffcorr.match import Match, grid_points
+from diffcorr.matcher import Matcher, check_points
 from tests.helpers.fit_reference import image_of
 from tests.helpers.tiny_models import save_tiny_pipeline
 
@@ -248,3 +253,109 @@ def test_the_embedded_model_is_the_default() -> None:
     assert matcher.backbone.name == "tiny"
     assert matcher.method.fit_config.init == "features"  # of the preset tuned for it
     assert matcher.match(SOURCE, TARGET, POINTS).targets.shape == (2, 2)
+
+
+def test_fitted_points_are_found_again_without_fitting(
+    folder: Path, match: Match, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick(folder).fit(SOURCE, POINTS).save(tmp_path / "points.safetensors")
+    fitted = FittedPoints.load(tmp_path / "points.safetensors")
+    assert np.array_equal(fitted.source, SOURCE)
+    assert np.array_equal(fitted.points, POINTS)
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("a gradient was asked for")
+
+    monkeypatch.setattr(torch.Tensor, "backward", refuse)
+    assert same(quick(folder).find(fitted, TARGET), match)
+
+
+@pytest.mark.parametrize("share", ["round", "image"])
+def test_points_that_share_prompts_are_kept_as_well(folder: Path, tmp_path: Path, share: str) -> None:
+    matcher = quick(folder, share=share)
+    matcher.fit(SOURCE, [*POINTS, (3, 4)])  # a third point in the same prompts
+    expected = matcher.match(SOURCE, TARGET, POINTS)
+    matcher.fit(SOURCE, POINTS).save(tmp_path / "points.safetensors")
+    other = quick(folder, share=share)
+    assert same(other.find(FittedPoints.load(tmp_path / "points.safetensors"), TARGET), expected)
+
+
+def test_points_of_another_fit_or_file_are_refused(folder: Path, tmp_path: Path) -> None:
+    fitted = quick(folder).fit(SOURCE, POINTS)
+    with pytest.raises(DiffcorrError, match="fitted with steps=3, found 2: load the model and preset"):
+        quick(folder, steps=3).find(fitted, TARGET)
+    fitted.save(tmp_path / "points.safetensors")
+    whole = (tmp_path / "points.safetensors").read_bytes()
+    (tmp_path / "half.safetensors").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "text.safetensors").write_text("hello")
+    for name, told in (("half", "fit and save them again"), ("text", "again"), ("none", "no file at")):
+        with pytest.raises(StoreError, match=told) as error:
+            FittedPoints.load(tmp_path / f"{name}.safetensors")
+        assert "\n" not in str(error.value)
+
+
+def test_several_targets_and_the_way_back(matcher: Matcher, match: Match) -> None:
+    found, itself = matcher.match_all(SOURCE, [TARGET, SOURCE], POINTS, cycle=True)
+    assert same(found, match)
+    again = matcher.match(TARGET, SOURCE, found.targets)
+    assert found.cycle_error is not None
+    assert np.allclose(found.cycle_error, [math.dist(again.targets[n], POINTS[n]) for n in range(2)])
+    assert np.array_equal(itself.source, itself.target)
+    kept = found.mutual(within=float(found.cycle_error.min()))
+    assert len(kept) >= 1
+    assert np.array_equal(kept.targets, found.targets[found.cycle_error == found.cycle_error.min()])
+    with pytest.raises(DiffcorrError, match="match with cycle=True"):
+        match.mutual(3)
+
+
+def test_a_dense_match_is_a_grid(matcher: Matcher) -> None:
+    found = matcher.dense(SOURCE, TARGET, spacing=20, cycle=False)
+    assert found.points.tolist() == [[x, y] for y in (10, 30) for x in (10, 30, 50)]
+    assert grid_points(SOURCE, 100).tolist() == [[30, 20]]
+    with pytest.raises(ImageError, match="at least 1 pixel"):
+        matcher.dense(SOURCE, TARGET, spacing=0.5)
+
+
+def test_rounds_and_layers_are_told(folder: Path) -> None:
+    found = quick(folder, rounds=2).match(SOURCE, TARGET, POINTS, heatmaps=True)
+    assert found.round_points is not None
+    assert found.spread is not None
+    assert found.round_points.shape == (2, 2, 2)
+    for n in range(2):
+        far = [math.dist(found.round_points[r, n], found.targets[n]) for r in range(2)]
+        assert found.spread[n] == pytest.approx(sum(far) / 2)
+    assert found.heatmaps is not None
+    layers = [found.layer_heatmap(1, name) for name in found.layer_points]
+    assert layers[0].shape == (33, 21)
+    assert np.allclose(np.mean(layers, axis=0), found.heatmaps[1], atol=1e-6)
+    one = found.select([1])
+    assert one.layer_maps.keys() == found.layer_maps.keys()
+    assert np.array_equal(one.targets, found.targets[1:])
+    assert one.spread is not None
+
+
+def test_progress_counts_to_its_end_and_may_stop_the_fit(folder: Path) -> None:
+    seen: list[FitProgress] = []
+    quick(folder, rounds=2, pack_size=3).fit(SOURCE, POINTS, seen.append)
+    assert [at.done for at in seen] == [3, 6, 7, 8]  # packs of 3 and 1 prompts, two steps each
+    assert {at.total for at in seen} == {8}
+    assert all(at.loss > 0 for at in seen)
+
+    def stop(at: FitProgress) -> None:
+        raise InterruptedError
+
+    matcher = quick(folder)
+    with pytest.raises(InterruptedError):
+        matcher.fit(SOURCE, POINTS, stop)
+    assert vars(matcher.method.embeddings) == {"_kept": {}}
+
+
+def test_sharpness_of_known_maps() -> None:
+    side = 200
+    grid = torch.arange(side) + 0.5 - 100
+    squares = grid.square() + grid.square()[:, None]
+    peak = torch.exp(-squares / (2 * (0.055 * side) ** 2))
+    around = sharpness(peak, (100, 100), side)
+    assert around == pytest.approx(1 - math.exp(-((0.1 / 0.055) ** 2) / 2), abs=0.01)
+    assert sharpness(peak + 5, (100, 100), side) == pytest.approx(around, abs=1e-3)
+    assert sharpness(torch.ones(side, side), (100, 100), side) == pytest.approx(math.pi * 0.01, abs=1e-3)

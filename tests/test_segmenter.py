@@ -120,3 +120,36 @@ def test_a_wrong_image_or_model_is_one_line(segmenter: Segmenter, tmp_path: Path
 @pytest.mark.skipif(not TINY_FOLDER.is_dir(), reason="the embedded model's weights are not in this checkout")
 def test_the_embedded_model_is_the_default() -> None:
     assert Segmenter.from_pretrained().segment(IMAGE).mask.shape == (40, 60)
+
+
+def test_cached_maps_are_merged_again(segmenter: Segmenter, segmentation: Segmentation) -> None:
+    maps = segmenter.read(IMAGE)
+    assert np.array_equal(segmenter.merge(maps).mask, segmentation.mask)
+    assert segmenter.merge(maps, tau=1e3).num_segments == 1
+    counts = [segmenter.merge(maps, tau=tau).num_segments for tau in (1e-5, 1e-4, 1e-3)]
+    assert counts == sorted(counts, reverse=True)
+    assert segmenter.merge(maps, tau="auto").num_segments >= 1
+    with pytest.raises(DiffcorrError, match="positive thresholds"):
+        segmenter.merge(maps, tau=-1)
+    named = segmenter.name(segmentation, ["red", "ab"], template="a {}")
+    assert named.words == segmenter.segment(IMAGE, words=["red", "ab"], template="a {}").words
+    with pytest.raises(DiffcorrError, match="found neither"):
+        segmenter.name(segmentation)
+
+
+def test_several_images_are_cut_as_one_by_one(segmenter: Segmenter, segmentation: Segmentation) -> None:
+    other = image_of(1, 33, 21)
+    first, second = segmenter.segment_all([IMAGE, other])
+    assert np.array_equal(first.mask, segmentation.mask)
+    assert np.array_equal(second.mask, segmenter.segment(other).mask)
+
+
+@pytest.mark.parametrize("num", [3, 256, 300])
+def test_a_saved_mask_holds_its_ids(num: int, tmp_path: Path) -> None:
+    mask = np.arange(600).reshape(20, 30) % num
+    Segmentation(image_of(0, 30, 20), mask).save(tmp_path / "new" / "mask.png")
+    with Image.open(tmp_path / "new" / "mask.png") as picture:
+        assert picture.mode == ("P" if num <= 256 else "I;16")
+        assert np.array_equal(np.asarray(picture), mask)
+        if num == 3:
+            assert len(set(map(tuple, np.asarray(picture.convert("RGB")).reshape(-1, 3).tolist()))) == 3

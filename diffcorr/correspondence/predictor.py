@@ -15,7 +15,7 @@ from diffcorr.backbones.base import Backbone
 from diffcorr.correspondence.base import check_pair
 from diffcorr.correspondence.config import FitConfig, TransferConfig
 from diffcorr.correspondence.grid import transfer_grid
-from diffcorr.correspondence.prompt_fit import fit_prompts
+from diffcorr.correspondence.prompt_fit import OnProgress, fit_prompts
 from diffcorr.correspondence.prompts import Prompt, compose_prompts, to_front
 from diffcorr.correspondence.transfer import TransferResult, transfer
 from diffcorr.types import Pair, PointPrediction, Query, UInt8Image
@@ -126,10 +126,27 @@ class PromptFit:
         absent = set(self.embeddings.missing(list(names), rounds))
         return [prompt for prompt in prompts if prompt.key in absent]
 
-    def fit(self, queries: Sequence[Query], images: Mapping[str, UInt8Image]) -> None:
-        """Fit what is missing, without a trainer."""
+    def adopt(self, prompts: Sequence[Prompt], embeddings: Sequence[Tensor]) -> None:
+        """Take over prompts (P, D) that were fitted elsewhere with the same `identity`, and their queries.
+
+        A query that has prompts here keeps them.
+        """
+        known = set(self._prompts)
+        for prompt, embedding in zip(prompts, embeddings, strict=True):
+            for place, (query, _) in enumerate(prompt.items):
+                if query.id not in known:
+                    self._prompts.setdefault(query.id, []).append((prompt, place))
+            self.embeddings.add(*prompt.key, embedding, torch.zeros(0))
+
+    def fit(
+        self,
+        queries: Sequence[Query],
+        images: Mapping[str, UInt8Image],
+        progress: OnProgress | None = None,
+    ) -> None:
+        """Fit what is missing, without a trainer; ``progress`` is told after every step and may end it."""
         prompts = self.missing(queries)
-        result = fit_prompts(self.backbone, prompts, images, self.fit_config, self.variant)
+        result = fit_prompts(self.backbone, prompts, images, self.fit_config, self.variant, progress=progress)
         for row, prompt in enumerate(prompts):
             self.embeddings.add(*prompt.key, result.embeddings[row].cpu(), result.losses[:, row])
         self.embeddings.flush()

@@ -5,7 +5,8 @@ A pure loop: no trainer, no files.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from math import nan
 from typing import NamedTuple
 
 import torch
@@ -29,6 +30,24 @@ class FitResult(NamedTuple):
     losses: Tensor
 
 
+class FitProgress(NamedTuple):
+    """How far a fit is.
+
+    Attributes:
+        done: Adam steps of single prompts that are behind it, those that are not needed among them.
+        total: of all.
+        loss: mean over the pack's prompts at its last step; nan where nothing is optimised.
+    """
+
+    done: int
+    total: int
+    loss: float
+
+
+OnProgress = Callable[[FitProgress], None]
+"""Told after every step; what it raises ends the fit."""
+
+
 def fit_prompts(
     backbone: Backbone,
     prompts: Sequence[Prompt | FitItem],
@@ -36,6 +55,7 @@ def fit_prompts(
     config: FitConfig,
     variant: AttentionVariant,
     draws: Sequence[Draws] | None = None,
+    progress: OnProgress | None = None,
 ) -> FitResult:
     """Fit all prompts, pack by pack; the result does not depend on the packs.
 
@@ -46,6 +66,7 @@ def fit_prompts(
         config: everything that can be chosen.
         variant: how heads become a map.
         draws: random numbers of each prompt, in their order; None = from (seed, key).
+        progress: told after every step of a pack; what it raises ends the fit.
 
     Raises:
         ImageError: a query outside of its image.
@@ -60,6 +81,8 @@ def fit_prompts(
     batches = Batches(resolve_pack_size(backbone, config, variant))
     embeddings: dict[int, Tensor] = {}
     curves: dict[int, Tensor] = {}
+    per_prompt = max(1, config.steps)
+    total, before = per_prompt * len(wanted), 0
     for members in compose_packs(wanted, batches.size):
         own = [draws[place[prompt.key]] for prompt in members] if draws is not None else None
         pack = PackFit(backbone, members, images, config, variant, own, bank, batches)
@@ -68,10 +91,15 @@ def fit_prompts(
             if not pack.active:
                 break
             optimizer.zero_grad()
-            pack.backward(step)
+            losses = pack.backward(step)
             optimizer.step()
             pack.settle()
+            if progress and step + 1 < config.steps:
+                progress(FitProgress(before + (step + 1) * len(members), total, float(losses.nanmean())))
+        before += per_prompt * len(members)
         losses = pack.curves
+        if progress:
+            progress(FitProgress(before, total, float(losses[-1].nanmean()) if len(losses) else nan))
         for row, prompt in enumerate(members):
             embeddings[place[prompt.key]] = pack.embeddings.detach()[row]
             curves[place[prompt.key]] = losses[:, row]

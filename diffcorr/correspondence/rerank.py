@@ -13,7 +13,8 @@ from diffcorr.backbones.base import Backbone
 from diffcorr.correspondence.config import FitConfig, TransferConfig
 from diffcorr.correspondence.features.base import FeatureSource, cosine_maps, sample
 from diffcorr.correspondence.predictor import Embeddings, PromptFit
-from diffcorr.correspondence.transfer import TransferResult
+from diffcorr.correspondence.prompt_fit import OnProgress
+from diffcorr.correspondence.transfer import TransferResult, sharpness
 from diffcorr.data.geometry import frame, image_size
 from diffcorr.errors import DiffcorrError
 from diffcorr.types import Query, UInt8Image
@@ -62,9 +63,14 @@ class PromptFitRerank(PromptFit):
         self.features, self.weight = features, weight
         self._wanted: dict[str, Tensor] = {}  # of each query its feature (D,)
 
-    def fit(self, queries: Sequence[Query], images: Mapping[str, UInt8Image]) -> None:
+    def fit(
+        self,
+        queries: Sequence[Query],
+        images: Mapping[str, UInt8Image],
+        progress: OnProgress | None = None,
+    ) -> None:
         """Fit what is missing, and remember the features at the queries."""
-        super().fit(queries, images)
+        super().fit(queries, images, progress)
         for query in queries:
             if query.id not in self._wanted:
                 image = images[query.image_id]
@@ -106,6 +112,7 @@ class PromptFitRerank(PromptFit):
                 result,
                 point=(x, y),
                 confidence=float(score[row, column].clamp(0, 1)),
+                sharpness=sharpness(score, (column + 0.5, row + 0.5), side),
                 heatmap=whole if heatmaps else None,
                 layer_maps=result.layer_maps if heatmaps else {},
             )

@@ -131,7 +131,9 @@ def _draw_panels(
         2 * MARGIN + columns * width + (columns - 1) * GAP, top + rows * row_height - GAP + MARGIN
     )
     if title:
-        canvas.add_text(figure, MARGIN, MARGIN - 6, title, canvas.LARGE, weight="bold")
+        room = 0.85 * (columns * width + (columns - 1) * GAP)  # bold letters are wider
+        line = canvas.wrap(title, room, canvas.LARGE, 1)[0]
+        canvas.add_text(figure, MARGIN, MARGIN - 6, line, canvas.LARGE, weight="bold")
     for index in range(count):
         left = MARGIN + (index % columns) * (width + GAP)
         upper = top + (index // columns) * row_height

@@ -221,7 +221,7 @@ def test_a_data_set_from_the_command_line(
     host.files = {"SPair-71k.tar.gz": packed(make_datasets.spair(tmp_path / "made"))}
     host.cuts = [500]
     command = ["data", "download", "spair", str(tmp_path / "root"), "--mirror", f"{host.address}/"]
-    assert main(command) == 1  # nobody to ask: nothing is fetched
+    assert main(command) == 2  # nobody to ask: nothing is fetched
     printed = capsys.readouterr()
     assert "answer y, or add --yes" in printed.err
     assert printed.err.count("\n") == 1
@@ -236,7 +236,7 @@ def test_a_data_set_from_the_command_line(
     assert "a sound subset" in lines[6]
     assert "SPair-71k.tar.gz: 0.0 of 0.0 MB (100%)" in printed.err
     assert [p.name for p in (tmp_path / "root").iterdir()] == ["SPair-71k"]
-    assert main([*command, "--yes"]) == 1  # it is there
+    assert main([*command, "--yes"]) == 2  # it is there
     assert "found one: look at it with diffcorr data check spair" in capsys.readouterr().err
 
 
@@ -244,7 +244,7 @@ def test_another_cub_than_the_published_one(
     host: Host, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     host.files = {"CUB_200_2011.tgz": packed(make_datasets.cub(tmp_path / "made"))}
-    assert main(["data", "download", "cub", str(tmp_path / "root"), "--yes", "--mirror", host.address]) == 1
+    assert main(["data", "download", "cub", str(tmp_path / "root"), "--yes", "--mirror", host.address]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert "expected a file with the MD5 97eceeb196236b17998738112f37df78" in error
     assert not list((tmp_path / "root").rglob("*.t*"))
@@ -266,7 +266,7 @@ def test_mistakes_are_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["data", "download", *words]) == 1
+    assert main(["data", "download", *words]) == 2
     error = capsys.readouterr().err
     assert told in error
     assert error.count("\n") == 1
