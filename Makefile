@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 TORCH := $(shell sed -n 's/^\(torch==[^ ]*\).*/\1/p' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-oldest test-newest test-kill test-slow lint format bench fast-modes results pretrain gpu app test-app docs wheel clean
+.PHONY: help install demo test test-oldest test-newest test-kill test-slow lint format bench fast-modes results ablations pretrain gpu app test-app docs wheel clean
 
 help:  ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -82,6 +82,12 @@ results: install  ## score the test list, with all methods and groupers that nee
 	cp outputs/partworld/metrics.json docs/results/partworld.json
 	cp outputs/partworld/comparisons.json docs/results/partworld_comparisons.json
 	$(BIN)/python -m benchmarks.tables
+
+ABLATIONS := layers timestep sigma rounds crops steps lr
+
+ablations: install  ## the papers' ablations in miniature (docs/ablations.md; half an hour of a core)
+	for name in $(ABLATIONS); do $(BIN)/python eval.py -m experiment=ablate_$$name || exit 1; done
+	$(BIN)/python -m benchmarks.ablations
 
 pretrain: install  ## train the embedded model anew (hours on a CPU)
 	$(BIN)/python train.py experiment=pretrain_tiny

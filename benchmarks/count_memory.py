@@ -80,6 +80,7 @@ def step_bytes(backbone: Backbone, config: FitConfig, variant: AttentionVariant,
         maps = read_prompts(
             backbone,
             latents,
+            torch.zeros_like(latents),
             config.timestep,
             prompts,
             config.layers,

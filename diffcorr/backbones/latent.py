@@ -64,6 +64,7 @@ class LatentBackbone(PretrainedBackbone):
         self.requires_grad_(False).eval()
         # no buffer: a cast of the weights to half precision must not touch the schedule
         self.alphas_cumprod: Tensor = scheduler.alphas_cumprod.double()
+        self._alphas: list[float] = self.alphas_cumprod.tolist()
         self.prediction = "flow" if self.flow else str(scheduler.config["prediction_type"])
         self.latent_downscale = 2 ** (len(vae.config["block_out_channels"]) - 1)
         self._random: dict[str, Tensor] = {}
@@ -134,9 +135,9 @@ class LatentBackbone(PretrainedBackbone):
         Raises:
             BackboneError: outside of 0..999.
         """
-        if not 0 <= timestep < len(self.alphas_cumprod):
-            raise BackboneError(f"expected a timestep in 0..{len(self.alphas_cumprod) - 1}, found {timestep}")
-        return float(self.alphas_cumprod[timestep])
+        if not 0 <= timestep < len(self._alphas):
+            raise BackboneError(f"expected a timestep in 0..{len(self._alphas) - 1}, found {timestep}")
+        return self._alphas[timestep]
 
     def add_noise(self, latents: Tensor, noise: Tensor, timestep: int) -> Tensor:
         """sqrt(a) latents + sqrt(1 - a) noise, a = cumulative alpha at ``timestep`` (0..999)."""

@@ -142,7 +142,8 @@ def test_one_command_sweeps_resumes_and_reports(
     program = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(program)
     folder = tmp_path / "sweep"
-    quiet = ["hydra/job_logging=disabled", "hydra/hydra_logging=disabled"]
+    # "disabled" would disable all loggers for the tests that follow
+    quiet = ["hydra/job_logging=none", "hydra/hydra_logging=none"]
     for sigmas in ("0.05", "0.05,0.1"):
         words = ["-m", "experiment=ablate_sigma", *quick(toy, tmp_path), f"output_dir={folder}", *quiet]
         monkeypatch.setattr(sys, "argv", ["eval.py", *words, f"method.fit.sigma={sigmas}"])
