@@ -62,6 +62,7 @@ format: install  ## let ruff mend what it can
 
 bench: install  ## measure the speed of the fast modes against the plain process (outputs/bench)
 	$(BIN)/python -m benchmarks.run
+	$(BIN)/python -m benchmarks.overhead
 
 fast-modes: bench  ## measure what the fast modes cost in PCK as well (docs/performance.md, an hour)
 	$(BIN)/python -m benchmarks.quality

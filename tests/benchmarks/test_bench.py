@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from benchmarks import run
+from benchmarks import overhead, run
 from benchmarks.count_flops import per_query, per_query_packed
 from benchmarks.count_memory import LiveBytes, step_bytes
 from benchmarks.measure import take_turns
@@ -14,6 +14,7 @@ from diffcorr.attention import MeanAttention
 from diffcorr.config import compose, instantiate
 from diffcorr.correspondence import FitConfig, TransferConfig
 from diffcorr.correspondence.flops import Pieces
+from diffcorr.stores.embeddings import EmbeddingStore
 from tests.helpers.tiny_models import tiny_backbone
 
 
@@ -40,6 +41,18 @@ def test_records_of_the_speed_benchmark(tmp_path, monkeypatch, capsys):
     assert exact["flops_ratio"] < plain["flops_ratio"] == 1
     (tmp_path / "outputs/bench/segment.json").read_text()
     assert "outputs/bench/fit.json" in capsys.readouterr().out
+
+
+def test_record_of_the_overhead(tmp_path, monkeypatch):
+    """As many embeddings by the framework as by the bare loop, into a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    overhead.main(["data.num_pairs=1", "method.fit.rounds=1", "method.fit.steps=1"])
+    (record,) = json.loads((tmp_path / "outputs/bench/overhead.json").read_text())["records"]
+    expected = record["seconds_framework"] / record["seconds_bare"] - 1
+    assert record["overhead"] == pytest.approx(expected, rel=0.5, abs=0.5)
+    (stored,) = (tmp_path / "outputs/bench/overhead/embeddings").iterdir()
+    with EmbeddingStore(stored, *json.loads((stored / "store.json").read_text()).values()) as store:
+        assert len(store) == record["num_prompts"]
 
 
 @pytest.mark.parametrize("name", MODES)
