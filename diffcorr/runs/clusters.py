@@ -44,6 +44,8 @@ def cluster_masks(
 ) -> dict[str, StoredMasks]:
     """The masks of a method with global ids, by ``clusters`` of the configuration.
 
+    The main process makes them, of a whole data set at once; the others wait and read what it stored.
+
     Args:
         run: its configuration has ``clusters``, and ``cluster_baselines``, names of the same group.
         masks: segments of every image of the data set.
@@ -70,10 +72,11 @@ def cluster_masks(
         }
         name = f"{masks.name}+{clusters.name}"
         kept = StoredMasks(store, masks.image_ids, name, seed, config_hash(identity))
-        if not kept.complete:
+        if run.processes.is_main and not kept.complete:
             log.info("%s, seed %d: clustering the segments of %d images", name, seed, len(masks))
             images = _Images(data, list(masks.image_ids))
             for image_id, ids in clusters(images, masks, len(data.classes), data.name).items():
                 store.add(image_id, name, ids[masks[image_id]], seed, kept.config_hash)
         found[name] = kept
+    run.processes.wait()
     return found

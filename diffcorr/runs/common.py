@@ -9,22 +9,23 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn, Protocol, Self, TypeVar
 
 import lightning
 from omegaconf import DictConfig, OmegaConf
 
 from diffcorr.attention.base import AttentionVariant
 from diffcorr.backbones.base import Backbone
-from diffcorr.config import instantiate, prepare_run_folder, run_metadata
+from diffcorr.config import instantiate, load_option, prepare_run_folder, run_metadata
 from diffcorr.errors import StoreError
 from diffcorr.metrics import Interval
 from diffcorr.processes import in_main_process, launch
 from diffcorr.runs.summary import Stage, summary
+from diffcorr.runs.timings import Timing, add_timing
 from diffcorr.stores.files import write_atomic
 from diffcorr.stores.latents import LatentStore
 from diffcorr.stores.records import MetricRecord, read_records, write_records
@@ -32,6 +33,15 @@ from diffcorr.types import Pair, PairDataset, UInt8Image
 
 log = logging.getLogger(__name__)
 FAILURES = "failures.jsonl"
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+Named = TypeVar("Named", bound=_Named)
+"""A method of any task."""
 
 
 class Run(AbstractContextManager["Run"]):
@@ -114,17 +124,24 @@ class Run(AbstractContextManager["Run"]):
         sys.exit(self.processes.exit_status)
 
     @contextmanager
-    def stage(self, name: str, asked: int, todo: int) -> Iterator[None]:
+    def stage(
+        self, work: str, of: str, items: str, asked: int, todo: int, seed: int = 0, key: str | None = None
+    ) -> Iterator[None]:
         """Work that the processes share; left when all of them are done with it.
 
         Args:
-            name: what is done, by which method.
+            work: what is done, such as ``fit``, ``predict`` or ``read``.
+            of: the method, or the data set.
+            items: what they are called.
             asked: how many items are wanted.
             todo: how many of them have still to be done.
+            seed: of the method.
+            key: identity of what is made; with it the stage adds itself to ``timings.json``.
         """
+        name = f"{work} {of}, {items}" if key is None else f"{work} {of}, seed {seed}, {items}"
         stage = Stage(name, asked, asked - todo)
         self.stages.append(stage)
-        start = time.monotonic()
+        start, cpu_start = time.monotonic(), time.process_time()
         try:
             yield
             waited = self.processes.wait()
@@ -138,6 +155,10 @@ class Run(AbstractContextManager["Run"]):
         if self.processes.is_main and stage.failed:
             with (self.folder / FAILURES).open("a", encoding="utf-8") as file:
                 file.writelines(json.dumps(failure) + "\n" for own in failures for failure in own)
+        if self.processes.is_main and key is not None:
+            cpu_seconds = round(time.process_time() - cpu_start, 3)
+            row = Timing(work, of, seed, key, todo, asked, round(stage.seconds, 3), cpu_seconds)
+            add_timing(self.folder, row)
         if self.processes.size > 1 and todo:
             log.info("%s: the processes waited %.1f s at most at the end", name, max(stage.idle))
 
@@ -266,6 +287,27 @@ class SomePairs:
     def image(self, image_id: str) -> UInt8Image:
         """The RGB image of that id."""
         return self._data.image(image_id)
+
+
+def configured_methods(
+    config: DictConfig, seed: int, build: Callable[[Any], Named]
+) -> Iterator[tuple[DictConfig, Named]]:
+    """The configured method and its baselines, each name once, with what configures it.
+
+    Args:
+        config: its ``seed`` is set to ``seed``, on which methods depend.
+        seed: of this repetition.
+        build: makes a method of what its configuration instantiates to.
+    """
+    config.seed = seed
+    done: set[str] = set()
+    for node in [config.method, *(load_option("method", name, config) for name in config.baselines)]:
+        method = build(instantiate(node))
+        if method.name in done:
+            log.info("%s, seed %d: another of that name ran already, left out", method.name, seed)
+            continue
+        done.add(method.name)
+        yield node, method
 
 
 def seeds_of(config: DictConfig) -> list[int]:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
 from diffcorr.backbones.base import Backbone
-from diffcorr.config import config_hash, instantiate, load_option
+from diffcorr.config import config_hash, instantiate
 from diffcorr.correspondence import PromptFit, PromptFitModule, build_method
 from diffcorr.correspondence.base import CorrespondenceMethod
 from diffcorr.correspondence.predict_module import PairPredictionModule
@@ -29,11 +29,18 @@ from diffcorr.metrics import (
 )
 from diffcorr.metrics.scoring import FRESH
 from diffcorr.reports import draw_heatmaps, draw_matches, log_figure
-from diffcorr.runs.common import FAILURES, ImagesById, Run, SomePairs, comparison, seeds_of
+from diffcorr.runs.common import (
+    FAILURES,
+    ImagesById,
+    Run,
+    SomePairs,
+    comparison,
+    configured_methods,
+    seeds_of,
+)
 from diffcorr.runs.panels import log_panels
 from diffcorr.runs.report import report_run
 from diffcorr.runs.score import load_protocols
-from diffcorr.runs.timings import timed
 from diffcorr.stores.embeddings import EmbeddingStore
 from diffcorr.stores.latents import LatentStore
 from diffcorr.stores.predictions import PredictionStore
@@ -73,6 +80,22 @@ def with_store(method: PromptFit, config: DictConfig) -> PromptFit:
     return method
 
 
+def fitted_method(run: Run, data: PairDataset) -> PromptFit:
+    """The configured method with every query of the pairs fitted, and its embeddings on disk.
+
+    Raises:
+        DiffcorrError: the configured method fits nothing.
+    """
+    method = build_method(instantiate(run.config.method), run.backbone(), run.variant())
+    if not isinstance(method, PromptFit):
+        raise DiffcorrError(
+            f"expected a method that fits prompts, found {method.name}; use method=prompt_fit"
+        )
+    with_store(method, run.config)
+    fit_missing(run, method, data)
+    return method
+
+
 def fit_missing(run: Run, method: PromptFit, data: PairDataset) -> None:
     """Fit every query of the pairs that the store does not have, each once, by all processes of the run."""
     queries = [query for pair in data.pairs for query in pair.queries()]
@@ -102,10 +125,7 @@ def fit_missing(run: Run, method: PromptFit, data: PairDataset) -> None:
         run.processes,
         run.failed,
     )
-    with (
-        timed(run, "fit", method.name, seed, key, len(missing), total),
-        run.stage(f"fit {method.name}, seed {seed}, prompts", total, len(missing)),
-    ):
+    with run.stage("fit", method.name, "prompts", total, len(missing), seed, key):
         if missing:
             run.trainer().fit(module)
 
@@ -131,18 +151,12 @@ def _evaluate(run: Run, data: PairDataset) -> list[MetricRecord]:
     protocol: PointProtocol = instantiate(config.protocol)
     further = load_protocols([name for name in config.get("protocols") or [] if name != protocol.name])
     backbone = run.backbone()
+    build = partial(build_method, backbone=backbone, variant=run.variant())
     store = PredictionStore(run.folder / "predictions")
     scores = _Scores(run, data, (protocol, *further), backbone.name)
     for seed in seeds_of(config):
-        config.seed = seed
         method, drawn = None, None
-        done: set[str] = set()
-        for node in [config.method, *(load_option("method", name, config) for name in config.baselines)]:
-            built = build_method(instantiate(node), backbone, run.variant())
-            if built.name in done:
-                log.info("%s, seed %d: another of that name ran already, left out", built.name, seed)
-                continue
-            done.add(built.name)
+        for node, built in configured_methods(config, seed, build):
             predictions = _predict(run, node, built, backbone, data, store, seed)
             method, drawn = method or built, drawn or predictions
             if run.processes.is_main:
@@ -249,10 +263,7 @@ def _predict(
     module = PairPredictionModule(
         method, todo, ImagesById(data), lambda points: keep(predictions=points), run.processes, run.failed
     )
-    with (
-        timed(run, "predict", method.name, seed, identity, len(todo), len(data.pairs)),
-        run.stage(f"predict {method.name}, seed {seed}, pairs", len(data.pairs), len(todo)),
-    ):
+    with run.stage("predict", method.name, "pairs", len(data.pairs), len(todo), seed, identity):
         if todo:
             run.trainer().predict(module, return_predictions=False)
         store.flush()

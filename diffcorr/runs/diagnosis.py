@@ -12,13 +12,11 @@ from rich.progress import track
 
 from diffcorr.backbones.base import LayerSpec
 from diffcorr.config import instantiate, run_metadata
-from diffcorr.correspondence import PromptFit, build_method
 from diffcorr.correspondence.diagnosis import Diagnosis, Place
-from diffcorr.errors import DiffcorrError
 from diffcorr.metrics import PointProtocol, score_points
 from diffcorr.reports import draw_heat_table, log_figure, short_layer_name
 from diffcorr.runs.common import ImagesById, Run, write_text
-from diffcorr.runs.correspondence import fit_missing, load_pairs, with_store
+from diffcorr.runs.correspondence import fitted_method, load_pairs
 from diffcorr.types import PairDataset
 
 log = logging.getLogger(__name__)
@@ -45,14 +43,7 @@ def _diagnose(run: Run) -> list[dict[str, Any]]:
     config = run.config
     data = load_pairs(config)
     protocol: PointProtocol = instantiate(config.protocol)
-    method = build_method(instantiate(config.method), run.backbone(), run.variant())
-    if not isinstance(method, PromptFit):
-        raise DiffcorrError(
-            f"expected a method that fits prompts, found {method.name}; use method=prompt_fit"
-        )
-    with_store(method, config)
-    method.prompts([query for pair in data.pairs for query in pair.queries()])  # who shares with whom
-    fit_missing(run, method, data)
+    method = fitted_method(run, data)
     if not run.processes.is_main:  # reading is one process's
         return []
     layers: LayerSpec = config.layers if isinstance(config.layers, str) else list(config.layers)

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from diffcorr.attention.base import AttentionVariant
 from diffcorr.backbones.base import Backbone
-from diffcorr.config import config_hash, instantiate, load_option
+from diffcorr.config import config_hash, instantiate
 from diffcorr.correspondence.base import build_method
 from diffcorr.errors import DataError, DiffcorrError
 from diffcorr.joint import CarryModule, LabelCarrier
@@ -19,7 +19,7 @@ from diffcorr.metrics import paired_bootstrap
 from diffcorr.metrics.functional.label_transfer import METRICS
 from diffcorr.metrics.label_transfer import PROTOCOL, LabelTransfer
 from diffcorr.reports import draw_segmentation_sheet, log_figure
-from diffcorr.runs.common import Run, comparison, seeds_of
+from diffcorr.runs.common import Run, comparison, configured_methods, seeds_of
 from diffcorr.stores.masks import MaskStore, StoredMasks
 from diffcorr.stores.records import MetricRecord
 from diffcorr.types import LabelledPairs
@@ -50,18 +50,12 @@ def _evaluate(run: Run) -> list[MetricRecord]:
             "data=partworld_pairs"
         )
     backbone = run.backbone()
+    build = partial(_build, backbone=backbone, variant=run.variant())
     store = MaskStore(run.folder / "labels", on_duplicate="replace")
     scores: dict[str, list[LabelTransfer]] = {}
     records: list[MetricRecord] = []
     for seed in seeds_of(config):
-        config.seed = seed
-        done: set[str] = set()
-        for node in [config.method, *(load_option("method", name, config) for name in config.baselines)]:
-            carrier = _build(instantiate(node), backbone, run.variant())
-            if carrier.name in done:
-                log.info("%s, seed %d: another of that name ran already, left out", carrier.name, seed)
-                continue
-            done.add(carrier.name)
+        for node, carrier in configured_methods(config, seed, build):
             labels = _predict(run, node, carrier, backbone, data, store, seed)
             if not run.processes.is_main:
                 continue
@@ -114,7 +108,7 @@ def _predict(
     )
     add = partial(store.add, method=carrier.name, seed=seed, config_hash=identity)
     module = CarryModule(carrier, data, todo, lambda pair_id, label: add(pair_id, mask=label), run.processes)
-    with run.stage(f"carry by {carrier.name}, seed {seed}, pairs", len(data.pairs), len(todo)):
+    with run.stage("predict", carrier.name, "pairs", len(data.pairs), len(todo), seed, identity):
         if todo:
             run.trainer().predict(module, return_predictions=False)
     return kept

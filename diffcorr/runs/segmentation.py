@@ -21,7 +21,7 @@ from diffcorr.metrics import MASK_PROTOCOLS, MaskProtocol, SegmentationScore, pa
 from diffcorr.metrics.functional.segmentation import mean_iou_from_counts
 from diffcorr.reports import draw_segmentation_sheet, log_figure
 from diffcorr.runs.clusters import cluster_masks
-from diffcorr.runs.common import FAILURES, Run, comparison, seeds_of
+from diffcorr.runs.common import FAILURES, Run, comparison, configured_methods, seeds_of
 from diffcorr.runs.segmentation_images import ImageBatches, ImageIndex, SomeImages
 from diffcorr.segmentation.base import Mask, MaskPrediction, SegmentationMethod, count_segments
 from diffcorr.segmentation.module import SegmentationModule
@@ -84,23 +84,15 @@ def _evaluate(run: Run) -> list[MetricRecord]:
     scores: dict[str, dict[str, list[SegmentationScore]]] = {protocol.name: {} for protocol in protocols}
     records: list[MetricRecord] = []
     for seed in seeds_of(config):
-        config.seed = seed
         counts.pop("method", None)
-        done: set[str] = set()
-        for node in [config.method, *(load_option("method", name, config) for name in config.baselines)]:
-            method = _with_words(instantiate(node), data)
-            if method.name in done:
-                log.info("%s, seed %d: another of that name ran already, left out", method.name, seed)
-                continue
-            done.add(method.name)
+        for node, method in configured_methods(config, seed, partial(_with_words, data=data)):
             masks = _predict(run, node, method, backbone, data, store, seed, index, counts)
             if "method" not in counts:
                 counts["method"] = run.processes.tell(partial(_count, masks))
                 log.info("%s: %.1f segments an image", method.name, np.mean(list(counts["method"].values())))
             variants = {method.name: masks}
             if config.get("clusters"):
-                # what it leaves in the store, the others read
-                variants = _by_the_main_one(run, masks, data, backbone, store, seed, node is config.method)
+                variants = cluster_masks(run, masks, data, backbone, store, seed, node is config.method)
             for name, found in variants.items():
                 for protocol in protocols:
                     metric = _score(run, found, data, protocol, index)
@@ -126,24 +118,6 @@ def _evaluate(run: Run) -> list[MetricRecord]:
 def _count(masks: StoredMasks) -> dict[str, int]:
     """The number of segments of each image."""
     return {image_id: count_segments(mask) for image_id, mask in masks.items()}
-
-
-def _by_the_main_one(
-    run: Run,
-    masks: StoredMasks,
-    data: SegmentationDataset,
-    backbone: Backbone,
-    store: MaskStore,
-    seed: int,
-    with_baselines: bool,
-) -> dict[str, StoredMasks]:
-    """`cluster_masks`, in the main process first: it clusters a whole data set at once."""
-    if run.processes.is_main:
-        found = cluster_masks(run, masks, data, backbone, store, seed, with_baselines)
-    run.processes.wait()
-    if not run.processes.is_main:
-        found = cluster_masks(run, masks, data, backbone, store, seed, with_baselines)
-    return found
 
 
 def _score(
@@ -210,7 +184,7 @@ def _predict(
     log.info(
         "%s, seed %d: %d masks stored, %d to predict", method.name, seed, len(wanted) - num_todo, num_todo
     )
-    with run.stage(f"segment by {method.name}, seed {seed}, images", len(wanted), num_todo):
+    with run.stage("predict", method.name, "images", len(wanted), num_todo, seed, identity):
         if todo:
             module = SegmentationModule(method, backbone if method.needs_backbone else None, counts)
             order = run.processes.share([len(batch) for batch in todo], f"{method.name}, batches")

@@ -34,7 +34,7 @@ class ImageIndex:
     def of(cls, data: SegmentationDataset, run: Run) -> ImageIndex:
         """Read every image once, each in one of the processes of the run."""
         rows: list[tuple[int, str, str, int]] = []
-        with run.stage(f"read {data.name}, images", len(data), len(data)):
+        with run.stage("read", data.name, "images", len(data), len(data)):
             for place in range(run.processes.rank, len(data), run.processes.size):
                 try:
                     sample = data[place]

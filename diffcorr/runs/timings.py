@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from diffcorr.errors import StoreError
-from diffcorr.runs.common import Run
 from diffcorr.stores.files import write_atomic
 
 
@@ -39,22 +35,15 @@ class Timing:
     cpu_seconds: float
 
 
-@contextmanager
-def timed(run: Run, stage: str, method: str, seed: int, key: str, items: int, total: int) -> Iterator[None]:
-    """Add what the block takes to ``timings.json`` of the run, unless it fails; the main process writes.
+def add_timing(folder: Path, row: Timing) -> None:
+    """Add a stage to ``timings.json``.
 
-    A stage that finds everything stored adds itself once, with no items, so that its ``key`` is known.
+    One that found everything stored adds itself once, with no items, so that its ``key`` is known.
     """
-    start, cpu_start = time.perf_counter(), time.process_time()
-    yield
-    if not run.processes.is_main:
-        return
-    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
-    row = Timing(stage, method, seed, key, items, total, round(seconds, 3), round(cpu_seconds, 3))
-    known = read_timings(run.folder)
-    if items or not any((one.stage, one.key) == (stage, key) for one in known):
+    known = read_timings(folder)
+    if row.items or not any((one.stage, one.key) == (row.stage, row.key) for one in known):
         text = "[\n" + ",\n".join(json.dumps(asdict(one)) for one in (*known, row)) + "\n]\n"
-        write_atomic(run.folder / "timings.json", lambda to: to.write_text(text, encoding="utf-8"))
+        write_atomic(folder / "timings.json", lambda to: to.write_text(text, encoding="utf-8"))
 
 
 def read_timings(folder: Path) -> list[Timing]:

@@ -13,14 +13,12 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
 from diffcorr.config import instantiate
-from diffcorr.correspondence import PromptFit, build_method
 from diffcorr.data.partworld import PartWorldImages
-from diffcorr.errors import DiffcorrError
 from diffcorr.pretraining.export import sample
 from diffcorr.pretraining.recipe import Pretraining
 from diffcorr.reports import FigureCallback, draw_sheet
 from diffcorr.runs.common import Run
-from diffcorr.runs.correspondence import fit_missing, load_pairs, with_store
+from diffcorr.runs.correspondence import fitted_method, load_pairs
 
 log = logging.getLogger(__name__)
 
@@ -35,14 +33,7 @@ def fit(config: DictConfig) -> Path:
         DiffcorrError: the configured method fits nothing.
     """
     with Run(config) as run:
-        data = load_pairs(config)
-        method = build_method(instantiate(config.method), run.backbone(), run.variant())
-        if not isinstance(method, PromptFit):
-            raise DiffcorrError(
-                f"expected a method that fits prompts, found {method.name}; use method=prompt_fit"
-            )
-        with_store(method, config)
-        fit_missing(run, method, data)
+        method = fitted_method(run, load_pairs(config))
     folder: Path = method.embeddings.folder  # type: ignore[attr-defined]
     log.info("embeddings are in %s", folder)
     return folder
