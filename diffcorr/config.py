@@ -12,6 +12,7 @@ import functools
 import hashlib
 import importlib.metadata
 import json
+import logging
 import os
 import platform
 import shutil
@@ -45,8 +46,10 @@ def _folder_name(text: str) -> str:
 
 OmegaConf.register_new_resolver("folder_name", _folder_name, replace=True)
 
-# Notices of libraries that no user of an entry point can act on: there is no need of torchvision here.
-os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+# A notice that no user can act on: there is no need of torchvision here.
+logging.getLogger("transformers.utils.import_utils").addFilter(
+    lambda record: "requires torchvision" not in record.getMessage()
+)
 
 _PACKAGES = (
     "torch",

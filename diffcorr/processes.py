@@ -15,13 +15,14 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from subprocess import Popen, TimeoutExpired
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 import torch.distributed
 from lightning import Fabric
-from lightning.fabric.plugins.environments import LightningEnvironment
+from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from diffcorr.errors import DiffcorrError
@@ -40,14 +41,17 @@ class Processes:
     Attributes:
         rank: number of this process among all; 0 is the main one, which writes what is written once.
         size: how many there are.
-        options: what a trainer of this process alone takes in the place of the configured devices.
+        options: what a trainer of this process alone takes in the place of what is configured. It does not
+            look for a scheduler's signals: what it would save for a restart is in the stores already.
         exit_status: of a process that was asked to stop.
     """
 
     rank = 0
     size = 1
-    options: Mapping[str, Any] = MappingProxyType({})
     exit_status = 143
+
+    def __init__(self) -> None:
+        self.options: dict[str, Any] = {"plugins": [LightningEnvironment()]}
 
     @property
     def is_main(self) -> bool:
@@ -99,12 +103,19 @@ def launch(trainer: Mapping[str, Any], collectives: bool = False) -> Processes:
             such as a metric of torchmetrics, can wait for processes that are at something else.
 
     Raises:
-        DiffcorrError: the strategy is one that splits a model.
+        DiffcorrError: the strategy is one that splits a model, devices do not exist, or the processes that
+            torchrun or SLURM have started are not those of the configuration.
     """
     keys = ("accelerator", "devices", "num_nodes", "strategy")
     chosen = {key: trainer[key] for key in keys if key in trainer}
     alone = chosen.get("devices", 1) in (1, "1") and chosen.get("num_nodes", 1) == 1
+    started = _started()
     if alone and "strategy" not in chosen:
+        if started > 1:
+            raise DiffcorrError(
+                f"expected trainer=ddp where {started} processes are started, found a run of one device: "
+                f"add trainer=ddp trainer.devices=(processes on a machine)"
+            )
         return Processes()
     if not str(chosen.get("strategy", "auto")).startswith(("auto", "ddp")):
         raise DiffcorrError(
@@ -113,7 +124,15 @@ def launch(trainer: Mapping[str, Any], collectives: bool = False) -> Processes:
     if not isinstance(devices := chosen.get("devices", 1), int | str):
         chosen["devices"] = list(devices)
     if Team.launched is None:
-        fabric = Fabric(**chosen)
+        if started == 1 and "SLURM_NTASKS" in os.environ:  # a job without srun: this script starts the others
+            chosen["plugins"] = LightningEnvironment()
+        with devices_that_exist():
+            fabric = Fabric(**chosen)
+        asked = int(getattr(fabric.strategy, "num_processes", 1)) * int(chosen.get("num_nodes", 1))
+        if started not in (1, asked):
+            raise DiffcorrError(
+                f"expected trainer.devices x trainer.num_nodes processes, {asked}, found {started} started"
+            )
         fabric.launch()
         if fabric.world_size == 1:
             return Processes()
@@ -123,6 +142,28 @@ def launch(trainer: Mapping[str, Any], collectives: bool = False) -> Processes:
         team.wait()  # a group is not connected before all have joined it
         torch.distributed.destroy_process_group()
     return team
+
+
+@contextmanager
+def devices_that_exist() -> Iterator[None]:
+    """Lightning's objections to a trainer's devices as one line.
+
+    Raises:
+        DiffcorrError: Lightning cannot have what is asked for.
+    """
+    try:
+        yield
+    except (MisconfigurationException, RuntimeError, TypeError, ValueError) as error:
+        message = " ".join(str(error).split())
+        raise DiffcorrError(f"expected trainer options that fit this machine, found: {message}") from error
+
+
+def _started() -> int:
+    """How many processes of this run torchrun or srun have started; 1 where neither has."""
+    if TorchElasticEnvironment.detect():
+        return TorchElasticEnvironment().world_size()
+    # SLURM_NTASKS alone is what a job may start; within a step it has been started
+    return int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) if "SLURM_STEP_ID" in os.environ else 1
 
 
 class Team(Processes):
@@ -140,8 +181,7 @@ class Team(Processes):
         Team._number += 1
         self.rank, self.size = fabric.global_rank, fabric.world_size
         index = fabric.device.index
-        # A trainer of its own, which does not know of the others: no batch waits for them. Nor does it look
-        # for a scheduler's signals: what it would save for a restart is in the stores already.
+        # a trainer of its own, which does not know of the others: no batch waits for them
         self.options = {
             "strategy": "auto",
             "num_nodes": 1,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from diffcorr.data.counts import check_count
 from diffcorr.data.images import read_image
 from diffcorr.data.partworld.dataset import CaptionedImage
 from diffcorr.errors import DataError
@@ -44,7 +45,7 @@ class CaptionedImageFolder:
                 ) from None
             if not (self.root / self.rows[-1][0]).resolve().is_relative_to(self.root.resolve()):
                 raise DataError(f"expected files inside of {root}, found {self.rows[-1][0]}; move it there")
-        self.rows = self.rows[:num_images]
+        self.rows = self.rows[: check_count("num_images", num_images)]
         if not self.rows:
             raise DataError(
                 f"expected captioned images in {index}, found none; add lines or choose another folder"

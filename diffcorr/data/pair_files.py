@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from diffcorr.data.counts import check_count
 from diffcorr.data.download import Download
 from diffcorr.data.images import read_image, upright_size
 from diffcorr.errors import DataError, UnknownNameError
@@ -115,8 +116,7 @@ class PairFiles(ABC):
     ) -> None:
         if split not in self.splits:
             raise UnknownNameError(f"split of {self.name}", split, self.splits)
-        if num_pairs is not None and num_pairs < 0:
-            raise DataError(f"expected num_pairs of 0 or more, found {num_pairs}; null means all")
+        check_count("num_pairs", num_pairs)
         self.root = Path(root).expanduser()
         self.split, self.read_sizes = split, read_sizes
         self.files: dict[str, Path] = {}

@@ -11,6 +11,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 import torch
 
+from diffcorr.data.counts import check_count
 from diffcorr.data.geometry import CropResize, image_size
 from diffcorr.data.images import read_image
 from diffcorr.data.labels import (
@@ -85,9 +86,8 @@ class SegmentationFiles(ABC):
     ) -> None:
         if split not in self.splits:
             raise UnknownNameError(f"split of {self.name}", split, self.splits)
-        for name, value in (("num_images", num_images), ("square", square)):
-            if value is not None and value < 1:
-                raise DataError(f"expected {name} of 1 or more, found {value}; null means all, or as it is")
+        check_count("num_images", num_images, least=1)
+        check_count("square", square, least=1)
         self.root, self.split, self.square = Path(root).expanduser(), split, square
         self.notes: list[str] = []
         self.files = list(self._index())[:num_images]

@@ -23,7 +23,7 @@ from diffcorr.backbones.base import Backbone
 from diffcorr.config import instantiate, load_option, prepare_run_folder, run_metadata
 from diffcorr.errors import StoreError
 from diffcorr.metrics import Interval
-from diffcorr.processes import in_main_process, launch
+from diffcorr.processes import devices_that_exist, in_main_process, launch
 from diffcorr.runs.summary import Stage, summary
 from diffcorr.runs.timings import Timing, add_timing
 from diffcorr.stores.files import write_atomic
@@ -201,7 +201,8 @@ class Run(AbstractContextManager["Run"]):
 
     def joint_trainer(self, **kwargs: Any) -> lightning.Trainer:
         """A trainer of the configured kind: for a training whose gradients the processes average."""
-        trainer: lightning.Trainer = instantiate(self.config.trainer, logger=self.loggers, **kwargs)
+        with devices_that_exist():
+            trainer: lightning.Trainer = instantiate(self.config.trainer, logger=self.loggers, **kwargs)
         return trainer
 
     def log(self, values: Mapping[str, float]) -> None:

@@ -19,7 +19,7 @@ from diffcorr.data.partworld import (
 from diffcorr.data.partworld import test_list_hash as list_hash
 from diffcorr.data.partworld.render import BACKGROUNDS, STYLES
 from diffcorr.data.partworld.shapes import CATEGORIES
-from diffcorr.errors import DiffcorrError
+from diffcorr.errors import DataError, DiffcorrError
 from diffcorr.types import PairDataset, SegmentationDataset
 
 ROOT = Path(__file__).parents[2]
@@ -137,6 +137,20 @@ def test_segmentation_set():
     assert len(data) == 90
     assert set(counts.values()) == {10}
     assert all(len(np.unique(data[i]["label"])) >= 2 for i in range(len(data)))
+
+
+@pytest.mark.parametrize(
+    ("make", "option"),
+    [(PartWorldPairs, "num_pairs"), (PartWorldSegmentation, "num_images"), (PartWorldImages, "num_images")],
+)
+def test_a_count_below_zero_is_one_line(make, option):
+    with pytest.raises(DataError, match=f"expected {option} of 0 or more, found -1"):
+        make(split="val", **{option: -1})
+
+
+def test_no_pairs_are_no_pairs():
+    assert not PartWorldPairs(num_pairs=0).pairs
+    assert not PartWorldPairs(kind="cross", num_pairs=0).pairs
 
 
 def test_unknown_split_says_what_exists():

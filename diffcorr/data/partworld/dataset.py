@@ -16,6 +16,7 @@ from typing import Literal, TypedDict
 import numpy as np
 import numpy.typing as npt
 
+from diffcorr.data.counts import check_count
 from diffcorr.data.partworld.scene import CLASSES, Scene, draw_scene
 from diffcorr.data.partworld.shapes import CATEGORIES
 from diffcorr.errors import UnknownNameError
@@ -59,6 +60,7 @@ class PartWorldImages:
 
     def __init__(self, split: str = "train", num_images: int = 50_000) -> None:
         self.name, self.split, self.num_images = NAME, _check_split(split), num_images
+        check_count("num_images", num_images)
 
     def __len__(self) -> int:
         return self.num_images
@@ -165,8 +167,9 @@ class PartWorldPairs:
         # the two lists are scored apart, so they bear two names; their queries are of one data set
         self.name = NAME if kind == "same" else f"{NAME}_{kind}"
         self.split, self.kind = _check_split(split), kind
-        limit = num_pairs if kind == "same" else min(NUM_CROSS, num_pairs or NUM_CROSS)
-        self._pairs = list(islice(makers[kind](split), limit))
+        check_count("num_pairs", num_pairs)
+        full = list(islice(makers[kind](split), NUM_CROSS if kind == "cross" else None))
+        self._pairs = full[:num_pairs]
 
     @property
     def pairs(self) -> Sequence[Pair]:
@@ -206,6 +209,7 @@ class PartWorldSegmentation:
 
     def __init__(self, split: str = "test", num_images: int = 90) -> None:
         self.name, self.split, self.num_images = NAME, _check_split(split), num_images
+        check_count("num_images", num_images)
 
     def __len__(self) -> int:
         return self.num_images
