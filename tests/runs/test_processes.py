@@ -1,6 +1,10 @@
 """Runs in several processes against runs in one: the same results, each item done once."""
 
 import json
+import os
+import socket
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -11,6 +15,8 @@ from safetensors import safe_open
 
 from tests.helpers.many import together
 from tests.helpers.tiny_models import save_tiny_pipeline
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +95,29 @@ def test_correspondence(toy, tmp_path):
         # who did what differs, and at least two had something to do
         writers = {path.stem.split("-")[2] for path in (folder / "embeddings").rglob("embeddings-*")}
         assert len(writers) > 1
+
+
+@pytest.mark.slow
+def test_torchrun_on_two_nodes(toy, tmp_path):
+    """The documented command; two launchers on one machine are two nodes to it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    few = ["data.num_pairs=3", "baselines=[]"]
+    launched = []
+    for node in range(2):
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", f"--node-rank={node}"]
+        torchrun += ["--nproc-per-node=2", "--master-addr=127.0.0.1", f"--master-port={port}", "eval.py"]
+        overrides = correspondence(toy, tmp_path / "nodes", *few, "trainer=ddp", "trainer.devices=2")
+        one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
+        launched.append(
+            subprocess.Popen([*torchrun, *overrides, "trainer.num_nodes=2"], env=one_thread, cwd=ROOT)
+        )
+    assert [process.wait(300) for process in launched] == [0, 0]
+    run("eval", correspondence(toy, tmp_path / "alone", *few), tmp_path / "alone", 1)
+    assert predictions(tmp_path / "nodes") == predictions(tmp_path / "alone")
+    assert written(tmp_path / "nodes") == written(tmp_path / "alone")
+    assert "4 processes" in (tmp_path / "nodes" / "run" / "summary-correspondence.md").read_text()
 
 
 def test_fewer_items_than_processes(toy, tmp_path):
