@@ -94,6 +94,7 @@ class Run(AbstractContextManager["Run"]):
         warnings.filterwarnings("ignore", "predict returned None")
         warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")
         warnings.filterwarnings("ignore", ".*does not have many workers")
+        warnings.filterwarnings("ignore", "The `srun` command is available")  # not for one device
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():

@@ -98,7 +98,7 @@ class StoredRun:
 
         Raises:
             StoreError: a configuration cannot be read.
-            DataError: data are not there any more.
+            DataError: none of the data are there any more.
         """
         longest: dict[tuple[str, str], PairDataset] = {}
         for data in self._lists:
@@ -111,7 +111,18 @@ class StoredRun:
     def _lists(self) -> list[PairDataset]:
         nodes = [config["data"] for config in self._read() if isinstance(config.get("data"), dict)]
         once_each = {json.dumps(node, sort_keys=True): node for node in nodes}
-        return [data for node in once_each.values() if (data := _rebuild(node)) is not None]
+        found, errors = [], []
+        for node in once_each.values():
+            try:
+                if (data := _rebuild(node)) is not None:
+                    found.append(data)
+            except DiffcorrError as error:
+                errors.append(error)
+        if errors and not found:
+            raise errors[0]
+        for told in errors:  # such as those of a start with a wrong option, which left its configuration
+            log.warning("%s: data of one of its configurations are left out: %s", self.folder, told)
+        return found
 
     def _read(self) -> Iterator[dict[str, Any]]:
         for path in _configs(self.root) if self.root else ():

@@ -111,6 +111,15 @@ def test_runs_with_other_settings_share_a_folder(toy, tmp_path, caplog):
     assert "the newest of 2 configurations, counts" in caplog.text
 
 
+def test_a_start_with_a_wrong_option_does_not_spoil_the_folder(toy, tmp_path, caplog):
+    few = options(toy, tmp_path, "method=chance", "baselines=[]", "report=true", "num_figures=0")
+    with pytest.raises(DataError, match="num_pairs of 0 or more"):
+        evaluate(compose("eval", [*few, "data.num_pairs=-1"]))
+    evaluate(compose("eval", [*few, "data.num_pairs=2"]))
+    assert "one of its configurations are left out: expected num_pairs of 0" in caplog.text
+    assert (tmp_path / "report" / "protocols.json").exists()
+
+
 def test_a_second_run_fits_and_predicts_nothing_again(toy, tmp_path, caplog):
     caplog.set_level("INFO", logger="diffcorr")
     fit(
