@@ -13,13 +13,14 @@ from diffcorr.attention.base import AttentionVariant
 from diffcorr.backbones.base import Backbone
 from diffcorr.config import config_hash, instantiate
 from diffcorr.correspondence.base import build_method
+from diffcorr.data.labels import LabelMap
 from diffcorr.errors import DataError, DiffcorrError
 from diffcorr.joint import CarryModule, LabelCarrier
 from diffcorr.metrics import paired_bootstrap
 from diffcorr.metrics.functional.label_transfer import METRICS
 from diffcorr.metrics.label_transfer import PROTOCOL, LabelTransfer
 from diffcorr.reports import draw_segmentation_sheet, log_figure
-from diffcorr.runs.common import Run, comparison, configured_methods, seeds_of
+from diffcorr.runs.common import FAILURES, Run, comparison, configured_methods, seeds_of
 from diffcorr.stores.masks import MaskStore, StoredMasks
 from diffcorr.stores.records import MetricRecord
 from diffcorr.types import LabelledPairs
@@ -52,24 +53,88 @@ def _evaluate(run: Run) -> list[MetricRecord]:
     backbone = run.backbone()
     build = partial(_build, backbone=backbone, variant=run.variant())
     store = MaskStore(run.folder / "labels", on_duplicate="replace")
-    scores: dict[str, list[LabelTransfer]] = {}
-    records: list[MetricRecord] = []
+    scores = _Scores(run, data, backbone.name)
     for seed in seeds_of(config):
         for node, carrier in configured_methods(config, seed, build):
             labels = _predict(run, node, carrier, backbone, data, store, seed)
             if not run.processes.is_main:
                 continue
-            metric = LabelTransfer()
-            for place, pair in enumerate(data.pairs):
-                truth = torch.from_numpy(data.label(pair.target_id))
-                metric.update(torch.from_numpy(labels[pair.pair_id]), truth, place)
-            records = run.keep(_records(metric, carrier.name, backbone.name, data, seed))
-            scores.setdefault(carrier.name, []).append(metric)
+            scores.add(carrier.name, seed, labels)
             if seed == seeds_of(config)[0]:
-                _draw(run, carrier.name, labels, data, metric)
+                _draw(run, carrier.name, labels, data, scores)
     if run.processes.is_main:
         _compare(run, scores, data)
-    return records
+    return scores.records
+
+
+class _Scores:
+    """The scores of all carriers and seeds, on the pairs that all of them could do.
+
+    Attributes:
+        places: in the list of pairs, of those that no carrier has failed on so far.
+        names: of the carriers in the order in which they came.
+        records: of the run folder.
+    """
+
+    def __init__(self, run: Run, data: LabelledPairs, backbone: str) -> None:
+        self.run, self.data, self.backbone = run, data, backbone
+        self.places = list(range(len(data.pairs)))
+        self.records: list[MetricRecord] = []
+        self._rows: dict[tuple[str, int], dict[int, torch.Tensor]] = {}
+
+    @property
+    def names(self) -> list[str]:
+        return list(dict.fromkeys(name for name, _ in self._rows))
+
+    def add(self, name: str, seed: int, labels: StoredMasks) -> None:
+        """Score a carrier; where it lacks pairs that others have, these are scored anew without them.
+
+        Raises:
+            DiffcorrError: no pair is left.
+        """
+        missing, metric = set(labels.missing), LabelTransfer()
+        done = [place for place, pair in enumerate(self.data.pairs) if pair.pair_id not in missing]
+        left = [place for place in self.places if place in set(done)]
+        if not left:
+            raise DiffcorrError(
+                f"expected label maps by {name}, found none: every pair failed, see "
+                f"{str(self.run.folder / FAILURES)!r}"
+            )
+        for place in done:
+            pair = self.data.pairs[place]
+            truth = torch.from_numpy(self.data.label(pair.target_id))
+            metric.update(torch.from_numpy(labels[pair.pair_id]), truth, place)
+        self._rows[name, seed] = dict(zip(done, metric.per_pair()[1], strict=True))
+        anew = list(self._rows) if len(left) < len(self.places) else [(name, seed)]
+        self.places = left
+        for key in anew:
+            self.records = self.run.keep(self._records(*key))
+
+    def values(self, name: str, seed: int | None = None) -> torch.Tensor:
+        """Scores (N, 3) of the pairs at ``places``, with one seed or in the mean of all."""
+        seeds = self.seeds(name) if seed is None else [seed]
+        rows = [[self._rows[name, s][place] for place in self.places] for s in seeds]
+        return torch.stack([torch.stack(of_seed) for of_seed in rows]).mean(0)
+
+    def seeds(self, name: str) -> list[int]:
+        """Those that a carrier was scored with."""
+        return [seed for known, seed in self._rows if known == name]
+
+    def _records(self, name: str, seed: int) -> list[MetricRecord]:
+        """The overall scores, and those of every category."""
+        about = (TASK, name, self.backbone, self.data.name, self.data.split, PROTOCOL)
+        scores_N3, asked = self.values(name, seed), len(self.data.pairs)
+        fewer = {"num_asked": asked} if len(self.places) < asked else {}
+        groups: dict[str, list[int]] = {}
+        for row, place in enumerate(self.places):
+            groups.setdefault(f"category={self.data.pairs[place].category}", []).append(row)
+        rows: list[tuple[dict[str, Any], torch.Tensor]] = [({}, scores_N3)]
+        rows += [({"group": group}, scores_N3[members]) for group, members in groups.items()]
+        return [
+            MetricRecord(*about, metric_name, 100 * float(value), len(part), seed, {**extra, **fewer})
+            for extra, part in rows
+            for metric_name, value in zip(METRICS, part.mean(0), strict=True)
+        ]
 
 
 def _build(factory: Any, backbone: Backbone, variant: AttentionVariant) -> LabelCarrier:
@@ -106,62 +171,44 @@ def _predict(
         "%s, seed %d: %d pairs stored, %d to predict",
         *(carrier.name, seed, len(data.pairs) - len(todo), len(todo)),
     )
-    add = partial(store.add, method=carrier.name, seed=seed, config_hash=identity)
-    module = CarryModule(carrier, data, todo, lambda pair_id, label: add(pair_id, mask=label), run.processes)
+
+    def keep(pair_id: str, label: LabelMap) -> None:
+        store.add(pair_id, carrier.name, label, seed, identity)
+
+    module = CarryModule(carrier, data, todo, keep, run.processes, run.failed)
     with run.stage("predict", carrier.name, "pairs", len(data.pairs), len(todo), seed, identity):
         if todo:
             run.trainer().predict(module, return_predictions=False)
     return kept
 
 
-def _records(
-    metric: LabelTransfer, name: str, backbone: str, data: LabelledPairs, seed: int
-) -> list[MetricRecord]:
-    """The overall scores, and those of every category."""
-    about = (TASK, name, backbone, data.name, data.split, PROTOCOL)
-    scores_N3 = metric.per_pair()[1]
-    groups: dict[str, list[int]] = {}
-    for place, pair in enumerate(data.pairs):
-        groups.setdefault(f"category={pair.category}", []).append(place)
-    rows: list[tuple[dict[str, str], torch.Tensor]] = [({}, scores_N3)]
-    rows += [({"group": group}, scores_N3[places]) for group, places in groups.items()]
-    return [
-        MetricRecord(*about, metric_name, 100 * float(value), len(part), seed, extra)
-        for extra, part in rows
-        for metric_name, value in zip(METRICS, part.mean(0), strict=True)
-    ]
-
-
-def _compare(run: Run, scores: dict[str, list[LabelTransfer]], data: LabelledPairs) -> None:
+def _compare(run: Run, scores: _Scores, data: LabelledPairs) -> None:
     """Differences of the carrier to its baselines: each pair's mean over seeds, bootstrapped over pairs."""
-    items = {name: torch.stack([m.per_pair()[1] for m in ms]).mean(0).numpy() for name, ms in scores.items()}
-    main = next(iter(items))
-    rows = []
-    for name in items:
+    main, *others = scores.names
+    own, rows = scores.values(main).numpy(), []
+    for name in others:
+        theirs = scores.values(name).numpy()
         for column, metric in enumerate(METRICS):
-            if name != main:
-                interval = paired_bootstrap(items[main][:, column], items[name][:, column]).times(100)
-                rows.append(
-                    comparison(*(PROTOCOL, TASK, data.name, main, name, metric, interval, len(scores[main])))
-                )
+            interval = paired_bootstrap(own[:, column], theirs[:, column]).times(100)
+            about = (PROTOCOL, TASK, data.name, main, name, metric)
+            rows.append(comparison(*about, interval, len(scores.seeds(main))))
     run.keep_comparisons(rows)
 
 
-def _draw(run: Run, name: str, labels: StoredMasks, data: LabelledPairs, metric: LabelTransfer) -> None:
+def _draw(run: Run, name: str, labels: StoredMasks, data: LabelledPairs, scores: _Scores) -> None:
     """The first pairs: each source with its own label map, then its target with what was carried."""
     loggers = [run.loggers] if run.loggers else []
-    values = metric.per_pair()[1]
-    for start in range(0, min(run.config.num_figures, len(data.pairs)), 4):
-        pairs = list(enumerate(data.pairs))[start : min(start + 4, run.config.num_figures)]
+    values = scores.values(name, scores.seeds(name)[0])
+    drawn = list(zip(scores.places, values, strict=True))[: run.config.num_figures]
+    for start in range(0, len(drawn), 4):
         images, maps, truths, captions = [], [], [], []
-        for place, pair in pairs:
+        for place, row in drawn[start : start + 4]:
+            pair = data.pairs[place]
             source, target = data.label(pair.source_id), data.label(pair.target_id)
             images += [data.image(pair.source_id), data.image(pair.target_id)]
             maps += [source, labels[pair.pair_id]]
             truths += [source, target]
-            told = ", ".join(
-                f"{key} {100 * float(v):.0f}" for key, v in zip(METRICS, values[place], strict=True)
-            )
+            told = ", ".join(f"{key} {100 * float(v):.0f}" for key, v in zip(METRICS, row, strict=True))
             captions += ["source, annotated", f"target: {told} ({PROTOCOL})"]
         figure = draw_segmentation_sheet(
             images,

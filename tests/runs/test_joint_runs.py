@@ -10,9 +10,9 @@ from PIL import Image
 
 from diffcorr.config import compose
 from diffcorr.data.partworld import PartWorldPairs, PartWorldSegmentation
-from diffcorr.errors import DataError, DiffcorrError
+from diffcorr.errors import DataError, DiffcorrError, ImageError
 from diffcorr.runs.evaluate import evaluate
-from diffcorr.types import LabelledPairs
+from diffcorr.types import LabelledPairs, UInt8Image
 from tests.helpers.tiny_models import save_tiny_pipeline
 
 
@@ -99,6 +99,40 @@ def test_label_maps_are_carried_stored_and_scored(
     with caplog.at_level("INFO"):
         assert run(toy, tmp_path, *words) == records
     assert "carry_segments, seed 0: 3 pairs stored, 0 to predict" in caplog.text
+
+
+class OneIsGone(PartWorldPairs):
+    """Pairs of a user's own class, the source of whose first pair cannot be read."""
+
+    gone = True
+
+    def image(self, image_id: str) -> UInt8Image:
+        if self.gone and image_id == self.pairs[0].source_id:
+            raise ImageError(f"expected an image, found none: {image_id}")
+        return super().image(image_id)
+
+
+def test_pairs_that_cannot_be_carried_are_told_and_left_out(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    own = f"data._target_={__name__}.OneIsGone"
+    words = ("task=propagation", "method=copy_label", "baselines=[]", "data.num_pairs=3", own)
+    records = run(toy, tmp_path, *words)
+    (line,) = (tmp_path / "failures.jsonl").read_text().splitlines()
+    first, *others = PartWorldPairs("val", num_pairs=3).pairs
+    assert json.loads(line)["item"] == first.pair_id
+    assert {(r["num_items"], r["num_asked"]) for r in records if "group" not in r} == {(2, 3)}
+    data = PartWorldPairs("val")
+    right = [(data.label(pair.source_id) == data.label(pair.target_id)).mean() for pair in others]
+    overall = {r["metric"]: r["value"] for r in records if "group" not in r}
+    assert overall["label_accuracy"] == pytest.approx(100 * np.mean(right))
+    monkeypatch.setattr(OneIsGone, "gone", False)
+    records = run(toy, tmp_path, *words)
+    assert {r["num_items"] for r in records if "group" not in r} == {3}
+    assert not any("num_asked" in r for r in records)
+    monkeypatch.setattr(OneIsGone, "gone", True)
+    with pytest.raises(DiffcorrError, match="expected label maps by copy_label, found none: every pair"):
+        run(toy, tmp_path / "one", *words[:-2], "data.num_pairs=1", own)
 
 
 @pytest.mark.parametrize("method", ["dift", "diffseg"])
