@@ -25,6 +25,7 @@ class Visit:
         self.picture: Picture | None = None
         self.maps: AttentionMaps | None = None
         self.segments: Segmentation | None = None
+        self.words: list[str] = []  # that segments were named by
 
 
 def summary(segments: Segmentation) -> str:
@@ -85,7 +86,7 @@ def build_segment_tab(engine: Engine, drawn: list[Example]) -> None:
         assert visit.picture is not None
         with engine.turn(visitor(request)):
             visit.maps = engine.segmenter().read(visit.picture.pixels)
-            visit.segments = engine.segmenter().merge(visit.maps, tau)
+            visit.segments, visit.words = engine.segmenter().merge(visit.maps, tau), []
         return show(visit)
 
     @polite
@@ -101,6 +102,13 @@ def build_segment_tab(engine: Engine, drawn: list[Example]) -> None:
         visit.picture = example.source
         return read(visit, tau, request)
 
+    def put_names(visit: Visit, chosen: list[str], tau: float, request: gr.Request) -> tuple[Any, ...]:
+        assert visit.maps is not None
+        with engine.turn(visitor(request)):
+            segments = engine.segmenter().merge(visit.maps, tau)
+            visit.segments, visit.words = engine.segmenter().name(segments, chosen), chosen
+        return show(visit)
+
     @polite
     def merge(visit: Visit, tau: float) -> tuple[Any, ...]:
         if visit.maps is None:
@@ -112,15 +120,19 @@ def build_segment_tab(engine: Engine, drawn: list[Example]) -> None:
     def label(visit: Visit, text: str, tau: float, request: gr.Request) -> tuple[Any, ...]:
         if visit.maps is None:
             raise ImageError("expected a picture, found none: upload one or choose an example")
-        chosen = [word.strip() for word in text.split(",")]
-        with engine.turn(visitor(request)):
-            segments = engine.segmenter().merge(visit.maps, tau)
-            visit.segments = engine.segmenter().name(segments, chosen)
-        return show(visit)
+        return put_names(visit, [word.strip() for word in text.split(",")], tau, request)
+
+    @polite
+    def label_again(visit: Visit, tau: float, request: gr.Request) -> tuple[Any, ...]:
+        if not visit.words:
+            return tuple(gr.skip() for _ in shown)
+        return put_names(visit, visit.words, tau, request)
 
     up.upload(take, [up, visit, tau], shown, show_progress_on=info, **MODEL_QUEUE)
     samples.input(take_example, [samples, visit, tau], shown, show_progress_on=info, **MODEL_QUEUE)
     tau.change(merge, [visit, tau], shown, show_progress="hidden", trigger_mode="always_last")
+    # names take a pass of the model: segments follow the slider at once, their names where it stops
+    tau.release(label_again, [visit, tau], shown, show_progress_on=info, **MODEL_QUEUE)
     for event in (name.click, words.submit):
         event(label, [visit, words, tau], shown, show_progress_on=info, **MODEL_QUEUE)
 

@@ -255,6 +255,12 @@ def test_segments_are_merged_again_named_and_downloaded(page: Any, tmp_path: Pat
     page.locator("#segment-name").click()
     page.wait_for_function("/cat|grass|bricks/.test(document.querySelector('#segment-info').innerText)")
     shoot(page, "10-named")
+    before, named = shown(page, "#segments"), text_of(page, "#segment-info")
+    box = page.locator("#tau input[type=range]").bounding_box()
+    page.mouse.click(box["x"] + 0.9 * box["width"], box["y"] + box["height"] / 2)
+    wait_for_other(page, "#segments", before)
+    page.wait_for_function("/cat|grass|bricks/.test(document.querySelector('#segment-info').innerText)")
+    assert text_of(page, "#segment-info") != named
 
 
 def test_words_of_a_caption(page: Any) -> None:
