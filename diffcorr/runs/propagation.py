@@ -94,7 +94,7 @@ class _Scores:
         """
         missing, metric = set(labels.missing), LabelTransfer()
         done = [place for place, pair in enumerate(self.data.pairs) if pair.pair_id not in missing]
-        left = [place for place in self.places if place in set(done)]
+        left = sorted({*self.places} & {*done})
         if not left:
             raise DiffcorrError(
                 f"expected label maps by {name}, found none: every pair failed, see "
