@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from diffcorr.app.pictures import Picture, picture_of
+from diffcorr.data.partworld.categories import CATEGORIES
 from diffcorr.data.partworld.dataset import scene
-from diffcorr.data.partworld.shapes import CATEGORIES
 from diffcorr.types import Point
 
 SHOWN = ((0, 9), (1, 37), (5, 23), (6, 15))

@@ -17,8 +17,8 @@ from diffcorr.data.partworld import (
     draw_scene,
 )
 from diffcorr.data.partworld import test_list_hash as list_hash
+from diffcorr.data.partworld.categories import CATEGORIES
 from diffcorr.data.partworld.render import BACKGROUNDS, STYLES
-from diffcorr.data.partworld.shapes import CATEGORIES
 from diffcorr.errors import DataError, DiffcorrError
 from diffcorr.types import PairDataset, SegmentationDataset
 

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from diffcorr.data.counts import check_count
+from diffcorr.data.partworld.categories import CATEGORIES
 from diffcorr.data.partworld.scene import CLASSES, Scene, draw_scene
-from diffcorr.data.partworld.shapes import CATEGORIES
 from diffcorr.errors import UnknownNameError
 from diffcorr.types import Pair, SegmentationSample, UInt8Image
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from diffcorr.data.partworld.categories import CATEGORIES
 from diffcorr.data.partworld.render import (
     BACKGROUNDS,
     LOWER,
@@ -21,10 +22,8 @@ from diffcorr.data.partworld.render import (
     render,
     wobble,
 )
-from diffcorr.data.partworld.shapes import CATEGORIES, Shape
+from diffcorr.data.partworld.shapes import Rng, Shape
 from diffcorr.types import Box, Point, UInt8Image
-
-Rng = np.random.Generator
 
 SIZE = 128
 """Side of every picture in pixels."""
