@@ -30,7 +30,6 @@ from diffcorr.metrics import (
 from diffcorr.metrics.scoring import FRESH
 from diffcorr.reports import draw_heatmaps, draw_matches, log_figure
 from diffcorr.runs.common import (
-    FAILURES,
     ImagesById,
     Run,
     SomePairs,
@@ -38,6 +37,7 @@ from diffcorr.runs.common import (
     configured_methods,
     seeds_of,
 )
+from diffcorr.runs.common_pairs import CommonPairs
 from diffcorr.runs.panels import log_panels
 from diffcorr.runs.report import report_run
 from diffcorr.runs.score import load_protocols
@@ -193,6 +193,7 @@ class _Scores:
         self.run, self.asked, self.data, self.protocols, self.backbone = run, data, data, protocols, backbone
         self.of: dict[str, dict[str, dict[int, PCK]]] = {protocol.name: {} for protocol in protocols}
         self.records: list[MetricRecord] = []
+        self._common = CommonPairs(data.pairs, run.folder)
         self._columns = pair_columns(data.pairs)
         self._predictions: dict[tuple[str, int], list[PointPrediction]] = {}
 
@@ -204,26 +205,18 @@ class _Scores:
         """
         self._predictions[method, seed] = predictions
         found = {prediction.pair_id for prediction in predictions}
-        pairs = [pair for pair in self.data.pairs if pair.pair_id in found]
-        if not pairs:
-            raise DiffcorrError(
-                f"expected predictions of {method}, found none: every pair failed, see "
-                f"{str(self.run.folder / FAILURES)!r}"
-            )
-        if len(pairs) < len(self.data.pairs):
+        to_score = self._common.add(method, seed, found)
+        if len(pairs := self._common.left) < len(self.data.pairs):
             self.data, self._columns = SomePairs(self.asked, pairs), pair_columns(pairs)
-            for key in self._predictions:
-                self._score(*key)
-        else:
-            self._score(method, seed)
+        for key in to_score:
+            self._score(*key)
 
     def _score(self, method: str, seed: int) -> None:
         matched = match_points(self._columns, self._predictions[method, seed], FRESH)
         for protocol in self.protocols:
             self.of[protocol.name].setdefault(method, {})[seed] = score_matched(matched, protocol)
             new = correspondence_records(matched, protocol, method, self.backbone, self.data, seed)
-            if len(self.data.pairs) < (asked := len(self.asked.pairs)):
-                new = [replace(record, extra={**record.extra, "num_asked": asked}) for record in new]
+            new = [replace(record, extra={**record.extra, **self._common.note}) for record in new]
             self.records = self.run.keep(new)
             overall = [record for record in new if "group" not in record.extra]
             self.run.log({f"{method}/{r.metric} {r.protocol}": r.value for r in overall})

@@ -14,13 +14,14 @@ from diffcorr.backbones.base import Backbone
 from diffcorr.config import config_hash, instantiate
 from diffcorr.correspondence.base import build_method
 from diffcorr.data.labels import LabelMap
-from diffcorr.errors import DataError, DiffcorrError
+from diffcorr.errors import DataError, DiffcorrError, ImageError
 from diffcorr.joint import CarryModule, LabelCarrier
 from diffcorr.metrics import paired_bootstrap
 from diffcorr.metrics.functional.label_transfer import METRICS
 from diffcorr.metrics.label_transfer import PROTOCOL, LabelTransfer
 from diffcorr.reports import draw_segmentation_sheet, log_figure
-from diffcorr.runs.common import FAILURES, Run, comparison, configured_methods, seeds_of
+from diffcorr.runs.common import Run, comparison, configured_methods, seeds_of
+from diffcorr.runs.common_pairs import CommonPairs
 from diffcorr.stores.masks import MaskStore, StoredMasks
 from diffcorr.stores.records import MetricRecord
 from diffcorr.types import LabelledPairs
@@ -53,14 +54,14 @@ def _evaluate(run: Run) -> list[MetricRecord]:
     backbone = run.backbone()
     build = partial(_build, backbone=backbone, variant=run.variant())
     store = MaskStore(run.folder / "labels", on_duplicate="replace")
-    scores = _Scores(run, data, backbone.name)
+    scores, num_pairs = _Scores(run, data, backbone.name), len(data.pairs)
     for seed in seeds_of(config):
         for node, carrier in configured_methods(config, seed, build):
             labels = _predict(run, node, carrier, backbone, data, store, seed)
-            if not run.processes.is_main:
-                continue
-            scores.add(carrier.name, seed, labels)
-            if seed == seeds_of(config)[0]:
+            with run.stage("score", carrier.name, "pairs", num_pairs, num_pairs, seed):
+                if run.processes.is_main:
+                    scores.add(carrier.name, seed, labels)
+            if run.processes.is_main and seed == seeds_of(config)[0]:
                 _draw(run, carrier.name, labels, data, scores)
     if run.processes.is_main:
         _compare(run, scores, data)
@@ -71,16 +72,16 @@ class _Scores:
     """The scores of all carriers and seeds, on the pairs that all of them could do.
 
     Attributes:
-        places: in the list of pairs, of those that no carrier has failed on so far.
+        common: the pairs that no carrier has failed on so far.
         names: of the carriers in the order in which they came.
         records: of the run folder.
     """
 
     def __init__(self, run: Run, data: LabelledPairs, backbone: str) -> None:
         self.run, self.data, self.backbone = run, data, backbone
-        self.places = list(range(len(data.pairs)))
+        self.common = CommonPairs(data.pairs, run.folder)
         self.records: list[MetricRecord] = []
-        self._rows: dict[tuple[str, int], dict[int, torch.Tensor]] = {}
+        self._rows: dict[tuple[str, int], dict[str, torch.Tensor]] = {}
 
     @property
     def names(self) -> list[str]:
@@ -89,31 +90,31 @@ class _Scores:
     def add(self, name: str, seed: int, labels: StoredMasks) -> None:
         """Score a carrier; where it lacks pairs that others have, these are scored anew without them.
 
+        A target whose own label map cannot be read fails, as those do that could not be carried.
+
         Raises:
             DiffcorrError: no pair is left.
         """
-        missing, metric = set(labels.missing), LabelTransfer()
-        done = [place for place, pair in enumerate(self.data.pairs) if pair.pair_id not in missing]
-        left = sorted({*self.places} & {*done})
-        if not left:
-            raise DiffcorrError(
-                f"expected label maps by {name}, found none: every pair failed, see "
-                f"{str(self.run.folder / FAILURES)!r}"
-            )
-        for place in done:
-            pair = self.data.pairs[place]
-            truth = torch.from_numpy(self.data.label(pair.target_id))
+        missing, metric, done = set(labels.missing), LabelTransfer(), []
+        for place, pair in enumerate(self.data.pairs):
+            if pair.pair_id in missing:
+                continue
+            try:
+                truth = torch.from_numpy(self.data.label(pair.target_id))
+            except (ImageError, DataError) as error:
+                self.run.failed(pair.pair_id, error)
+                continue
             metric.update(torch.from_numpy(labels[pair.pair_id]), truth, place)
+            done.append(pair.pair_id)
+        to_score = self.common.add(name, seed, done)
         self._rows[name, seed] = dict(zip(done, metric.per_pair()[1], strict=True))
-        anew = list(self._rows) if len(left) < len(self.places) else [(name, seed)]
-        self.places = left
-        for key in anew:
+        for key in to_score:
             self.records = self.run.keep(self._records(*key))
 
     def values(self, name: str, seed: int | None = None) -> torch.Tensor:
-        """Scores (N, 3) of the pairs at ``places``, with one seed or in the mean of all."""
+        """Scores (N, 3) of the common pairs, with one seed or in the mean of all."""
         seeds = self.seeds(name) if seed is None else [seed]
-        rows = [[self._rows[name, s][place] for place in self.places] for s in seeds]
+        rows = [[self._rows[name, s][pair.pair_id] for pair in self.common.left] for s in seeds]
         return torch.stack([torch.stack(of_seed) for of_seed in rows]).mean(0)
 
     def seeds(self, name: str) -> list[int]:
@@ -123,15 +124,14 @@ class _Scores:
     def _records(self, name: str, seed: int) -> list[MetricRecord]:
         """The overall scores, and those of every category."""
         about = (TASK, name, self.backbone, self.data.name, self.data.split, PROTOCOL)
-        scores_N3, asked = self.values(name, seed), len(self.data.pairs)
-        fewer = {"num_asked": asked} if len(self.places) < asked else {}
+        scores_N3, note = self.values(name, seed), self.common.note
         groups: dict[str, list[int]] = {}
-        for row, place in enumerate(self.places):
-            groups.setdefault(f"category={self.data.pairs[place].category}", []).append(row)
+        for row, pair in enumerate(self.common.left):
+            groups.setdefault(f"category={pair.category}", []).append(row)
         rows: list[tuple[dict[str, Any], torch.Tensor]] = [({}, scores_N3)]
         rows += [({"group": group}, scores_N3[members]) for group, members in groups.items()]
         return [
-            MetricRecord(*about, metric_name, 100 * float(value), len(part), seed, {**extra, **fewer})
+            MetricRecord(*about, metric_name, 100 * float(value), len(part), seed, {**extra, **note})
             for extra, part in rows
             for metric_name, value in zip(METRICS, part.mean(0), strict=True)
         ]
@@ -199,11 +199,10 @@ def _draw(run: Run, name: str, labels: StoredMasks, data: LabelledPairs, scores:
     """The first pairs: each source with its own label map, then its target with what was carried."""
     loggers = [run.loggers] if run.loggers else []
     values = scores.values(name, scores.seeds(name)[0])
-    drawn = list(zip(scores.places, values, strict=True))[: run.config.num_figures]
+    drawn = list(zip(scores.common.left, values, strict=True))[: run.config.num_figures]
     for start in range(0, len(drawn), 4):
         images, maps, truths, captions = [], [], [], []
-        for place, row in drawn[start : start + 4]:
-            pair = data.pairs[place]
+        for pair, row in drawn[start : start + 4]:
             source, target = data.label(pair.source_id), data.label(pair.target_id)
             images += [data.image(pair.source_id), data.image(pair.target_id)]
             maps += [source, labels[pair.pair_id]]

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from diffcorr.config import compose
+from diffcorr.data.labels import LabelMap
 from diffcorr.data.partworld import PartWorldPairs, PartWorldSegmentation
 from diffcorr.errors import DataError, DiffcorrError, ImageError
 from diffcorr.runs.evaluate import evaluate
@@ -102,9 +103,15 @@ def test_label_maps_are_carried_stored_and_scored(
 
 
 class OneIsGone(PartWorldPairs):
-    """Pairs of a user's own class, the source of whose first pair cannot be read."""
+    """Pairs of a user's own class, the first of which lacks its source or its truth."""
 
     gone = True
+    target_gone = False
+
+    def label(self, image_id: str) -> LabelMap:
+        if self.target_gone and image_id == self.pairs[0].target_id:
+            raise DataError(f"expected a label map, found none: {image_id}")
+        return super().label(image_id)
 
     def image(self, image_id: str) -> UInt8Image:
         if self.gone and image_id == self.pairs[0].source_id:
@@ -130,8 +137,14 @@ def test_pairs_that_cannot_be_carried_are_told_and_left_out(
     records = run(toy, tmp_path, *words)
     assert {r["num_items"] for r in records if "group" not in r} == {3}
     assert not any("num_asked" in r for r in records)
+    monkeypatch.setattr(OneIsGone, "target_gone", True)
+    records = run(toy, tmp_path, *words)
+    (line,) = (tmp_path / "failures.jsonl").read_text().splitlines()
+    assert json.loads(line)["item"] == first.pair_id
+    assert "expected a label map" in json.loads(line)["reason"]
+    assert {r["num_items"] for r in records if "group" not in r} == {2}
     monkeypatch.setattr(OneIsGone, "gone", True)
-    with pytest.raises(DiffcorrError, match="expected label maps by copy_label, found none: every pair"):
+    with pytest.raises(DiffcorrError, match="expected results of copy_label, found none: every pair"):
         run(toy, tmp_path / "one", *words[:-2], "data.num_pairs=1", own)
 
 
