@@ -30,11 +30,12 @@ def _packed(**changes: dict[str, Any]) -> dict[str, Any]:
 
 
 MODES = {
-    # batch 1, fp32, every crop of every step encoded anew, all of the U-Net run
+    # batch 1, fp32, every crop of every step of the fit encoded anew, all of the U-Net run; in the target a
+    # crop that is seen twice is encoded once
     "plain": Mode(
         {
             "fit": {"pack_size": 1, "bank_size": 0, "stop_early": False},
-            "transfer": {"batch_size": 1},
+            "transfer": {"batch_size": 1, "bank_size": 0},
         },
         "float32",
     ),

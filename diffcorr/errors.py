@@ -7,6 +7,10 @@ a traceback. A message says what was expected, what was found and what to do.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class DiffcorrError(ValueError):
@@ -46,3 +50,12 @@ class DivergedError(StoreError):
 
 class ProtocolError(DiffcorrError):
     """A score that the protocol cannot give (unknown protocol, missing threshold length)."""
+
+
+def check_finite(embedding: Tensor, query_id: str, round: int) -> None:
+    """Raise DivergedError where a fitted embedding has nan or inf."""
+    if not bool(embedding.isfinite().all()):
+        raise DivergedError(
+            f"expected a finite embedding, found nan or inf for {query_id!r} round {round}: "
+            "the fit diverged, lower its learning rate"
+        )

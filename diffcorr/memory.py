@@ -15,6 +15,7 @@ T = TypeVar("T")
 
 CPU_BATCH = 32  # more gain nothing on a CPU
 MOST = 256
+CPU_ROOM = 1 << 30  # bytes of results on a CPU
 
 
 class Batches:
@@ -60,6 +61,12 @@ class Batches:
                 torch.cuda.empty_cache()
             log.warning("out of memory: going on with %d items at once", self.size)
         return results
+
+
+def kept_at_once(device: torch.device, size: int) -> int:
+    """How many results of ``size`` bytes a device holds at once: an eighth of what is free, at least one."""
+    room = torch.cuda.mem_get_info(device)[0] // 8 if device.type == "cuda" else CPU_ROOM
+    return max(1, room // max(1, size))
 
 
 def fitting_size(device: torch.device, run: Callable[[int], object], most: int = MOST) -> int:

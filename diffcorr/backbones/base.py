@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from diffcorr.errors import LayerError, UnknownNameError
+from diffcorr.memory import Batches
 
 Kind = Literal["cross", "self"]
 LayerSpec = str | Sequence[int | str]
@@ -115,6 +116,7 @@ class Backbone(nn.Module, ABC):
     map_origin: tuple[int, int] | None = None
     latent_store: LatentStore | None = None
     _null: Tensor | None = None
+    _batches: dict[str, Batches] | None = None
 
     @abstractmethod
     def encode(self, images_BCHW: Tensor) -> Tensor:
@@ -165,6 +167,29 @@ class Backbone(nn.Module, ABC):
             with torch.no_grad():
                 kept = self._null = self.encode_prompt([""])[0].to(self.device, self.dtype)
         return kept
+
+    def batches(self, work: str, measure: Callable[[], int]) -> Batches:
+        """How many items of some work run at once here: measured once, and what memory has taught is kept.
+
+        Args:
+            work: what decides how much memory an item takes.
+            measure: how many items to begin with.
+        """
+        if self._batches is None:
+            self._batches = {}
+        key = f"{work}, {self.device}, {self.dtype}"
+        if key not in self._batches:
+            self._batches[key] = Batches(measure())
+        return self._batches[key]
+
+    def identity(self) -> dict[str, object]:
+        """What results of this model depend on: for stores to compare."""
+        return {
+            "fingerprint": self.fingerprint,
+            "image_size": self.image_size,
+            "paper_layers": list(self.paper_layers),
+            "dtype": str(self.dtype).removeprefix("torch."),
+        }
 
     @property
     def dtype(self) -> torch.dtype:

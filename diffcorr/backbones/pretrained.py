@@ -169,9 +169,13 @@ class PretrainedBackbone(Backbone):
 
     def _compile_blocks(self) -> None:
         """Compile in place; attention stays as it is, for its processors come and go."""
+        from torch._dynamo import config  # slow to import
+
+        # one class runs with many widths, with gradients and without: beyond the limit it is not compiled
+        config.recompile_limit = max(config.recompile_limit, 256)
         for module in self.denoiser.modules():
             if isinstance(module, ResnetBlock2D | FeedForward):
-                module.compile()
+                module.compile(dynamic=True)
 
     def _vae_overflows(self) -> bool:
         """Whether the autoencoder has to stay in fp32 where the rest is fp16."""

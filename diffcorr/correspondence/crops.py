@@ -58,14 +58,17 @@ def bank_positions(side: int, crop: int, size: int) -> Tensor:
     return positions
 
 
-def snap(crop: Crop, point: tuple[float, float], crop_pixels: int, positions: Tensor) -> Crop:
-    """The crop of the bank nearest to ``crop`` that shows ``point``."""
+def snap(crop: Crop, point: tuple[float, float] | None, crop_pixels: int, positions: Tensor) -> Crop:
+    """The crop of the bank nearest to ``crop`` that shows ``point``, if it has to show one."""
 
-    def nearest(value: int, at: float) -> int:
-        shows = positions[(positions <= at) & (at <= positions + crop_pixels)]
-        return int(shows[(shows - value).abs().argmin()])
+    def nearest(value: int, at: float | None) -> int:
+        fit = positions
+        if at is not None:
+            fit = fit[(fit <= at) & (at <= fit + crop_pixels)]
+        return int(fit[(fit - value).abs().argmin()])
 
-    return Crop(nearest(crop.x, point[0]), nearest(crop.y, point[1]), crop.flip)
+    x, y = point if point is not None else (None, None)
+    return Crop(nearest(crop.x, x), nearest(crop.y, y), crop.flip)
 
 
 def encode_crops(

@@ -114,19 +114,23 @@ class FeaturesStart:
             trunk=trunk,
         )
         rows = torch.tensor(list(prompts), device=self.backbone.device)
-        for name, read in maps.items():  # after the pass: one that ran out of memory is repeated
-            empty = read.tensor.new_zeros(self._num_prompts, *read.tensor.shape[1:])
-            self._sums.setdefault(name, empty).index_add_(0, rows, read.tensor)
+        for name, read in maps.items():
+            if name not in self._sums:
+                self._sums[name] = read.tensor.new_zeros(self._num_prompts, *read.tensor.shape[1:])
+        for name, read in maps.items():  # after all else: a pass that ran out of memory is repeated
+            self._sums[name].index_add_(0, rows, read.tensor)
 
     @torch.no_grad()
     def solve(self) -> Tensor:
         """The tokens' embeddings (N, K, D)."""
         modules: Any = self.backbone.attention_modules()
         left, right = 0.0, 0.0
+        unit_DD = torch.eye(self.backbone.embedding_shape[1]).to(self.backbone.device, self.backbone.dtype)
         with torch.autocast(self.backbone.device.type, enabled=False):
             for name, sums_NKCde in self._sums.items():
                 heads, size = sums_NKCde.shape[2:4]
-                weight_CdD = modules[name].to_k.weight.to(sums_NKCde).unflatten(0, (heads, size))
+                to_k = modules[name].to_k  # asked as a module: its weights may come only when it runs
+                weight_CdD = to_k(unit_DD).T.to(sums_NKCde).unflatten(0, (heads, size))
                 grams, answers = sums_NKCde[..., :-1], sums_NKCde[..., -1]
                 turned = weight_CdD.flatten(0, 1).T
                 left = left + turned @ (grams @ weight_CdD).flatten(2, 3)

@@ -14,7 +14,7 @@ from diffcorr.backbones.base import Backbone
 from diffcorr.correspondence.config import TransferConfig
 from diffcorr.correspondence.crops import Crop, LatentBank, bank_positions, crop_side
 from diffcorr.correspondence.draws import SeededDraws
-from diffcorr.correspondence.transfer import TransferResult, batches_of, read_out
+from diffcorr.correspondence.transfer import TransferResult, batches_of, by_room, read_out
 from diffcorr.data.geometry import frame, image_size, image_to_tensor
 from diffcorr.types import UInt8Image
 
@@ -63,49 +63,53 @@ def transfer_grid(
     draws = SeededDraws("grid", config.seed, target)
     latents = torch.stack([bank["", crop] for crop in crops])
     noise = [draws.noise(step, tuple(latents.shape[1:]), config.noise) for step in range(len(crops))]
-    num_rounds = [len(wanted) for wanted in places]
-    readers: dict[int, list[Place]] = {}  # of each prompt: (which round of all, item)
-    for row, (prompt, item) in enumerate(place for wanted in places for place in wanted):
-        readers.setdefault(prompt, []).append((row, item))
-    num_items = 1 + max((item for wanted in places for _, item in wanted), default=0)
     precise = torch.promote_types(backbone.dtype, torch.float32)
-    shape = (sum(num_rounds), len(layers), side, side)
-    maps_NLHW = torch.zeros(shape, dtype=precise, device=backbone.device)  # of each round
     count = torch.zeros(side, side, dtype=precise, device=backbone.device)
     for x, y, _ in crops:
         count[y : y + pixels, x : x + pixels] += 1
     embeddings = embeddings_NPD.to(backbone.device)
-    tokens = range(config.token, config.token + num_items)
+    batches = batches_of(config, backbone)
 
-    def look(members: Sequence[tuple[int, int]]) -> None:
-        """Add what prompts see, each in one crop."""
-        seen, prompts = zip(*members, strict=True)
-        maps = read_prompts(
-            backbone,
-            latents,
-            torch.stack(noise),
-            config.timestep,
-            embeddings[list(prompts)],
-            config.layers,
-            variant,
-            tokens,
-            rows=seen,
-            trunk=config.trunk,
-            stop_early=config.stop_early,
-        )
-        resized = resize_maps(maps, pixels)
-        for (crop, prompt), maps_LKhw in zip(members, resized, strict=True):
-            x, y, _ = crops[crop]
-            of_rounds, items = zip(*readers[prompt], strict=True)
-            maps_NLHW[list(of_rounds), :, y : y + pixels, x : x + pixels] += maps_LKhw[
-                :, list(items)
-            ].movedim(1, 0)
+    def read(wanted: Sequence[Sequence[Place]]) -> Tensor:
+        """Maps (N, L, side, side) of all rounds of these queries, one after another."""
+        readers: dict[int, list[Place]] = {}  # of each prompt: (which round of all, item)
+        for row, (prompt, item) in enumerate(place for rounds in wanted for place in rounds):
+            readers.setdefault(prompt, []).append((row, item))
+        tokens = range(config.token, config.token + 1 + max(item for rounds in wanted for _, item in rounds))
+        # crop by crop, so that prompts of one batch see few latents
+        passes = [(crop, prompt) for crop in range(len(crops)) for prompt in sorted(readers)]
+        shape = (sum(map(len, wanted)), len(layers), side, side)
+        maps_NLHW = torch.zeros(shape, dtype=precise, device=backbone.device)
 
-    # crop by crop, so that prompts of one batch see few latents
-    passes = [(crop, prompt) for crop in range(len(crops)) for prompt in sorted(readers)]
-    batches_of(config, backbone).map(len(passes), lambda part: look(passes[part]))
-    maps_NLHW /= count.clamp(min=1)
-    return [
-        read_out(maps_RLHW.mean(0), maps_RLHW, layers, config, variant, geometry, heatmaps)
-        for maps_RLHW in maps_NLHW.split(num_rounds)
-    ]
+        def look(part: slice) -> None:
+            seen, prompts = zip(*passes[part], strict=True)
+            maps = read_prompts(
+                backbone,
+                latents,
+                torch.stack(noise),
+                config.timestep,
+                embeddings[list(prompts)],
+                config.layers,
+                variant,
+                tokens,
+                rows=seen,
+                trunk=config.trunk,
+                stop_early=config.stop_early,
+            )
+            resized = resize_maps(maps, pixels)
+            for (crop, prompt), maps_LKhw in zip(passes[part], resized, strict=True):
+                x, y, _ = crops[crop]
+                for row, item in readers[prompt]:  # views: nothing is allocated once something was added
+                    maps_NLHW[row, :, y : y + pixels, x : x + pixels] += maps_LKhw[:, item]
+
+        batches.map(len(passes), look)
+        return maps_NLHW.div_(count.clamp(min=1))
+
+    most = max((len(rounds) for rounds in places), default=1)
+    found: list[TransferResult] = []
+    for queries in by_room(len(places), backbone, most * len(layers) * side**2):
+        wanted = [places[q] for q in queries]
+        for maps_RLHW in read(wanted).split([len(rounds) for rounds in wanted]):
+            maps_LHW = maps_RLHW.mean(0)
+            found.append(read_out(maps_LHW, maps_RLHW, layers, config, variant, geometry, heatmaps))
+    return found

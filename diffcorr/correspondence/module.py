@@ -14,11 +14,11 @@ from diffcorr.attention.base import AttentionVariant
 from diffcorr.backbones.base import Backbone
 from diffcorr.correspondence.config import FitConfig
 from diffcorr.correspondence.crops import LatentBank, crop_side
-from diffcorr.correspondence.pack import PackFit, resolve_pack_size
+from diffcorr.correspondence.pack import PackFit, fit_batches
 from diffcorr.correspondence.predictor import Embeddings
 from diffcorr.correspondence.prompts import FitItem, Prompt, compose_packs, own_prompt
 from diffcorr.data.geometry import check_inside, image_size
-from diffcorr.errors import DivergedError, ImageError
+from diffcorr.errors import DiffcorrError, DivergedError, ImageError
 from diffcorr.memory import Batches
 from diffcorr.processes import Processes
 from diffcorr.types import UInt8Image
@@ -127,6 +127,7 @@ class PromptFitModule(LightningModule):
         All processes take the first one's answer, or their packs would differ; where another has
         less memory, its steps run in parts.
         """
+        check_precision(self.trainer.precision)
         self.backbone.to(self.device)
         if self.prompts:
             size = self._pack_size()
@@ -212,12 +213,25 @@ class PromptFitModule(LightningModule):
 
     def _pack_size(self) -> int:
         def measure() -> int:
-            return resolve_pack_size(self.backbone, self.config, self.variant)
+            return fit_batches(self.backbone, self.config, self.variant).size
 
         if self.processes is not None:
             return self.processes.tell(measure)
         size: int = self.trainer.strategy.broadcast(measure())
         return size
+
+
+def check_precision(precision: str) -> None:
+    """Pass where prompts of a pack stay apart.
+
+    Raises:
+        DiffcorrError: mixed fp16, whose scaling leaves out a step of all prompts where that of one overflows.
+    """
+    if str(precision) in ("16", "16-mixed"):
+        raise DiffcorrError(
+            f"expected a precision that keeps prompts apart, found {precision}: use "
+            "trainer.precision=bf16-mixed, or backbone.dtype=float16 trainer.precision=32-true"
+        )
 
 
 def check_queries(prompt: Prompt, images: Mapping[str, UInt8Image]) -> None:

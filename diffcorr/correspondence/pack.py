@@ -198,7 +198,7 @@ class PackFit:
             return (maps_NLhw - target).square().mean((1, 2, 3)) * shown[:, 0].to(target)
         errors_NK = (maps_NLhw - target[:, None]).square().mean((1, 3, 4))
         weights = shown.to(errors_NK)
-        return (errors_NK * weights).sum(1) / weights.sum(1)
+        return (errors_NK * weights).sum(1) / weights.sum(1).clamp(min=1)  # a crop may show none of them
 
     def _view(self, prompt: Prompt) -> tuple[str, int]:
         """Whose random numbers draw the crops and the noise of a prompt's steps."""
@@ -245,10 +245,10 @@ class PackFit:
         positions = bank_positions(self.side, self.crop_pixels, config.bank_size or 1 << 62)
         room = self.side - self.crop_pixels
         corners = [Crop(0, 0), Crop(0, room), Crop(room, 0), Crop(room, room)]
-        middle = self.side / 2
         for step in range(max(config.steps, config.init_crops if config.init == "features" else 0)):
+            point: tuple[float, float] | None = None
             if config.views == "image":  # anywhere: no query may change what the others see
-                point, low, high = (middle, middle), (0, 0), (room, room)
+                low, high = (0, 0), (room, room)
             else:
                 point = points[draws.pick(step, len(points))] if len(points) > 1 else points[0]
                 low, high = crop_bounds(point, self.side, self.crop_pixels, config.margin)
@@ -341,17 +341,24 @@ class PackFit:
         return centres, ((centres >= 0) & (centres <= 1)).all(-1)
 
 
-def resolve_pack_size(backbone: Backbone, config: FitConfig, variant: AttentionVariant) -> int:
-    """``config.pack_size``, or how many prompts the backbone's device holds."""
+def fit_batches(backbone: Backbone, config: FitConfig, variant: AttentionVariant) -> Batches:
+    """As many prompts as ``config.pack_size`` says, or as the backbone's device holds, measured once."""
     if config.pack_size != "auto":
-        return config.pack_size
-    side = backbone.image_size // backbone.latent_downscale
+        return Batches(config.pack_size)
 
-    def run(count: int) -> None:
-        image = torch.zeros(1, 3, backbone.image_size, backbone.image_size)
-        with torch.no_grad():
-            latents = backbone.encode(image.expand(min(count, ENCODE_BATCH), -1, -1, -1))
-        assert latents.shape[-1] == side
+    def measure() -> int:
+        return fitting_size(backbone.device, lambda count: try_pack(backbone, config, variant, count))
+
+    return backbone.batches(f"fit {config} {variant}", measure)
+
+
+def try_pack(backbone: Backbone, config: FitConfig, variant: AttentionVariant, count: int) -> None:
+    """What ``count`` prompts of a step take: one pass of theirs and its gradients, and crops encoded."""
+    side = backbone.image_size
+    image = torch.zeros(min(count, ENCODE_BATCH), 3, side, side)
+    with torch.no_grad():
+        latents = backbone.encode(image)
+    with torch.enable_grad():  # also where a trainer predicts
         embeds = torch.zeros(count, *backbone.embedding_shape, device=backbone.device, requires_grad=True)
         tokens = range(config.token, config.token + config.items_per_prompt(backbone))
         seen = latents[:1].expand(count, -1, -1, -1)
@@ -359,5 +366,3 @@ def resolve_pack_size(backbone: Backbone, config: FitConfig, variant: AttentionV
         maps = read_prompts(backbone, seen, noise, config.timestep, embeds, config.layers, variant, tokens)
         largest = config.loss_resolution or max(max(m.size) for m in maps.values())
         resize_maps(maps, largest).square().sum().backward()
-
-    return fitting_size(backbone.device, run)

@@ -18,6 +18,7 @@ from diffcorr.correspondence.grid import transfer_grid
 from diffcorr.correspondence.prompt_fit import OnProgress, fit_prompts
 from diffcorr.correspondence.prompts import Prompt, compose_prompts, to_front
 from diffcorr.correspondence.transfer import TransferResult, transfer
+from diffcorr.errors import DivergedError, check_finite
 from diffcorr.types import Pair, PointPrediction, Query, UInt8Image
 
 
@@ -44,7 +45,12 @@ class MemoryEmbeddings:
         self._kept: dict[tuple[str, int], Tensor] = {}
 
     def add(self, query_id: str, round: int, embedding: Tensor, losses: Tensor) -> None:
-        """Keep one embedding (P, D)."""
+        """Keep one embedding (P, D).
+
+        Raises:
+            DivergedError: it is not finite.
+        """
+        check_finite(embedding, query_id, round)
         self._kept[query_id, round] = embedding
 
     def get(self, query_id: str) -> Tensor | None:
@@ -97,8 +103,14 @@ class PromptFit:
         self._prompts: dict[str, list[tuple[Prompt, int]]] = {}  # of each query: prompts, place in them
 
     def identity(self) -> dict[str, object]:
-        """What a fitted embedding depends on, beside the backbone: for the store to compare."""
-        return {**self.fit_config.identity(), "variant": repr(self.variant)}
+        """What a fitted embedding depends on, beside the backbone's weights: for the store to compare."""
+        layers = self.backbone.resolve_layers("cross", self.fit_config.layers)
+        return {
+            **self.fit_config.identity(),
+            "layers": [layer.name for layer in layers],
+            "image_size": self.backbone.image_size,
+            "variant": repr(self.variant),
+        }
 
     def reading(self, transfer: TransferConfig, variant: AttentionVariant) -> Self:
         """The same method with the same fitted embeddings, read in another way."""
@@ -144,12 +156,22 @@ class PromptFit:
         images: Mapping[str, UInt8Image],
         progress: OnProgress | None = None,
     ) -> None:
-        """Fit what is missing, without a trainer; ``progress`` is told after every step and may end it."""
+        """Fit what is missing, without a trainer; ``progress`` is told after every step and may end it.
+
+        Raises:
+            DivergedError: a fitted embedding is not finite; the others are kept.
+        """
         prompts = self.missing(queries)
         result = fit_prompts(self.backbone, prompts, images, self.fit_config, self.variant, progress=progress)
+        diverged: DivergedError | None = None
         for row, prompt in enumerate(prompts):
-            self.embeddings.add(*prompt.key, result.embeddings[row].cpu(), result.losses[:, row])
+            try:
+                self.embeddings.add(*prompt.key, result.embeddings[row].cpu(), result.losses[:, row])
+            except DivergedError as error:  # the others are kept
+                diverged = diverged or error
         self.embeddings.flush()
+        if diverged is not None:
+            raise diverged
 
     def locate(
         self, queries: Sequence[Query], target: UInt8Image, target_id: str, heatmaps: bool = False

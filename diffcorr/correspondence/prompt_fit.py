@@ -17,9 +17,8 @@ from diffcorr.backbones.base import Backbone
 from diffcorr.correspondence.config import FitConfig
 from diffcorr.correspondence.crops import LatentBank, crop_side
 from diffcorr.correspondence.draws import Draws
-from diffcorr.correspondence.pack import PackFit, resolve_pack_size
+from diffcorr.correspondence.pack import PackFit, fit_batches
 from diffcorr.correspondence.prompts import FitItem, Prompt, compose_packs, own_prompt
-from diffcorr.memory import Batches
 from diffcorr.types import UInt8Image
 
 
@@ -78,7 +77,7 @@ def fit_prompts(
         return FitResult(torch.zeros(0, *backbone.embedding_shape), torch.zeros(config.steps, 0))
     place = {prompt.key: index for index, prompt in enumerate(wanted)}
     bank = LatentBank(backbone, crop_side(config.side or backbone.image_size, config.crop))
-    batches = Batches(resolve_pack_size(backbone, config, variant))
+    batches = fit_batches(backbone, config, variant)
     embeddings: dict[int, Tensor] = {}
     curves: dict[int, Tensor] = {}
     per_prompt = max(1, config.steps)

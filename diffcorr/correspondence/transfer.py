@@ -15,7 +15,7 @@ from diffcorr.correspondence.config import TransferConfig
 from diffcorr.correspondence.crops import Crop, LatentBank, bank_positions, crop_bounds, crop_side, snap
 from diffcorr.correspondence.draws import Draws, SeededDraws
 from diffcorr.data.geometry import Geometry, frame, image_size, image_to_tensor
-from diffcorr.memory import CPU_BATCH, MOST, Batches
+from diffcorr.memory import CPU_BATCH, MOST, Batches, kept_at_once
 from diffcorr.types import Point, UInt8Image
 
 READERS = 16  # prompts that read one latent, where they do not lead the model
@@ -89,27 +89,37 @@ def transfer(
         q, r = divmod(n, num_rounds)
         return draws[q][r] if draws is not None else SeededDraws("transfer", config.seed, target, names[q], r)
 
-    def work(part: slice) -> Tensor:
-        members = [draws_of(n) for n in range(part.start, part.stop)]
-        return _read(backbone, bank, pixels, flat[part], members, config, variant, geometry, batches)
+    def read(queries: Sequence[int]) -> Tensor:
+        items = [q * num_rounds + r for q in queries for r in range(num_rounds)]
 
-    found = batches.map(len(flat), work)
-    if not found:
-        return []
-    maps_QRLHW = torch.cat(found).unflatten(0, (num_queries, num_rounds))
-    maps_QLHW = maps_QRLHW.mean(1)
+        def work(part: slice) -> Tensor:
+            some = items[part]
+            members = [draws_of(n) for n in some]
+            return _read(backbone, bank, pixels, flat[some], members, config, variant, geometry, batches)
+
+        return torch.cat(batches.map(len(items), work)).unflatten(0, (len(queries), num_rounds))
+
     return [
-        read_out(maps_LHW, maps_RLHW, layers, config, variant, geometry, heatmaps)
-        for maps_LHW, maps_RLHW in zip(maps_QLHW, maps_QRLHW, strict=True)
+        read_out(maps_RLHW.mean(0), maps_RLHW, layers, config, variant, geometry, heatmaps)
+        for queries in by_room(num_queries, backbone, num_rounds * len(layers) * side**2)
+        for maps_RLHW in read(queries)
     ]
 
 
+def by_room(num_queries: int, backbone: Backbone, pixels: int) -> list[range]:
+    """Queries in parts whose maps, of so many ``pixels`` each, the device holds at once."""
+    width = torch.promote_types(backbone.dtype, torch.float32).itemsize
+    at_once = kept_at_once(backbone.device, pixels * width)
+    return [range(q, min(q + at_once, num_queries)) for q in range(0, num_queries, at_once)]
+
+
 def batches_of(config: TransferConfig, backbone: Backbone) -> Batches:
-    """How many prompts a reading runs at once: without gradients twice what a small fit would."""
+    """How many prompts a reading runs at once; where that was too much, fewer from then on."""
     if config.batch_size != "auto":
         return Batches(config.batch_size)
     shared = config.crops == "grid" and config.trunk == "null"  # then a prompt more costs little
-    return Batches((CPU_BATCH if backbone.device.type == "cpu" else MOST) * (READERS if shared else 1))
+    size = (CPU_BATCH if backbone.device.type == "cpu" else MOST) * (READERS if shared else 1)
+    return backbone.batches(f"transfer {config}", lambda: size)
 
 
 def _read(
@@ -236,11 +246,12 @@ def sharpness(map_HW: Tensor, point: Point, side: int, radius: float = 0.1) -> f
         side: of the square, in the same pixels.
         radius: how far around the point, as a fraction of the side.
     """
-    above = map_HW.double() - map_HW.min().double()
+    precise = torch.float32 if map_HW.device.type == "mps" else torch.float64  # Metal has no float64
+    above = map_HW.to(precise) - map_HW.min().to(precise)
     height, width = above.shape
     x = torch.arange(width, device=above.device) + 0.5 - point[0]
     y = torch.arange(height, device=above.device) + 0.5 - point[1]
     near = (x.square() + y.square()[:, None]) <= (radius * side) ** 2
     if not (total := float(above.sum())):
-        return float(near.double().mean())
+        return float(near.to(precise).mean())
     return float(above[near].sum()) / total

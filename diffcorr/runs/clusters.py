@@ -68,7 +68,7 @@ def cluster_masks(
             "masks": masks.config_hash,
             "images": sorted(masks),
             "num_classes": len(data.classes),
-            "backbone": backbone.fingerprint,
+            "backbone": backbone.identity(),
         }
         name = f"{masks.name}+{clusters.name}"
         kept = StoredMasks(store, masks.image_ids, name, seed, config_hash(identity))

@@ -181,8 +181,9 @@ class Run(AbstractContextManager["Run"]):
             log.info("summary\n%s", text)
 
     def backbone(self) -> Backbone:
-        """The frozen model."""
+        """The frozen model, on the trainer's device, whatever is done with it there."""
         backbone: Backbone = instantiate(self.config.backbone)
+        backbone.to(self.trainer().strategy.root_device)
         if root := self.config.get("latents_root"):
             model = f"{backbone.fingerprint}, {backbone.image_size}"
             backbone.latent_store = LatentStore(root, model, self.config.get("latents_gib", 4.0))

@@ -15,6 +15,7 @@ from diffcorr.backbones.base import Backbone
 from diffcorr.config import config_hash, instantiate
 from diffcorr.correspondence import PromptFit, PromptFitModule, build_method
 from diffcorr.correspondence.base import CorrespondenceMethod
+from diffcorr.correspondence.module import check_precision
 from diffcorr.correspondence.predict_module import PairPredictionModule
 from diffcorr.errors import DataError, DiffcorrError
 from diffcorr.metrics import (
@@ -71,8 +72,9 @@ def with_store(method: PromptFit, config: DictConfig) -> PromptFit:
     The folder is ``config.embeddings`` where given (an error if it holds those of another backbone or
     another fit); by default it is named after backbone and fit, so that runs find one another's work.
     """
-    fit_hash = config_hash({**method.identity(), "precision": config.trainer.precision})
     backbone = method.backbone
+    precision = {"dtype": str(backbone.dtype), "precision": config.trainer.precision}
+    fit_hash = config_hash({**method.identity(), **precision})
     folder = config.get("embeddings") or (
         Path(config.embeddings_root) / f"{backbone.name}-{backbone.fingerprint[:8]}-{fit_hash}"
     )
@@ -98,6 +100,7 @@ def fitted_method(run: Run, data: PairDataset) -> PromptFit:
 
 def fit_missing(run: Run, method: PromptFit, data: PairDataset) -> None:
     """Fit every query of the pairs that the store does not have, each once, by all processes of the run."""
+    check_precision(run.config.trainer.precision)
     queries = [query for pair in data.pairs for query in pair.queries()]
     prompts = method.prompts(queries)
     keys = run.processes.tell(lambda: [prompt.key for prompt in method.missing(queries)])
@@ -113,7 +116,7 @@ def fit_missing(run: Run, method: PromptFit, data: PairDataset) -> None:
         len(missing),
     )
     seed = method.fit_config.seed
-    made = {"backbone": method.backbone.fingerprint, "precision": run.config.trainer.precision}
+    made = {"backbone": method.backbone.identity(), "precision": run.config.trainer.precision}
     key = config_hash({**method.identity(), **made})
     module = PromptFitModule(
         method.backbone,
@@ -239,7 +242,7 @@ def _predict(
         {
             "method": node,
             "attention": run.config.attention,
-            "backbone": backbone.fingerprint,
+            "backbone": backbone.identity(),
             "precision": run.config.trainer.precision,
         }
     )

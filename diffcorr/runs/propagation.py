@@ -161,7 +161,7 @@ def _predict(
     store: MaskStore,
     seed: int,
 ) -> StoredMasks:
-    about = {"method": node, "backbone": backbone.fingerprint, "precision": run.config.trainer.precision}
+    about = {"method": node, "backbone": backbone.identity(), "precision": run.config.trainer.precision}
     identity = config_hash(about)
     pair_ids = [pair.pair_id for pair in data.pairs]
     kept = StoredMasks(store, pair_ids, carrier.name, seed, identity)

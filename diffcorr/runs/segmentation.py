@@ -165,7 +165,7 @@ def _predict(
     identity = config_hash(
         {
             "method": _settings(OmegaConf.to_container(node, resolve=True)),
-            "backbone": backbone.fingerprint,
+            "backbone": backbone.identity(),
             "precision": run.config.trainer.precision,
             "num_segments": counts or {},
             **_seen(method, data),

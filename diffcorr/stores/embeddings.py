@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from diffcorr.errors import DivergedError, StoreError
+from diffcorr.errors import StoreError, check_finite
 from diffcorr.stores.files import remove_drafts, set_aside, unique_name, writable_folder, write_atomic
 
 Item = tuple[str, int]
@@ -109,11 +109,7 @@ class EmbeddingStore(AbstractContextManager["EmbeddingStore"]):
         kept = embedding.detach().to("cpu", torch.float32, copy=True)
         if kept.ndim != 2:
             raise StoreError(f"expected an embedding (P, D), found {tuple(kept.shape)} for {query_id!r}")
-        if not bool(torch.isfinite(kept).all()):
-            raise DivergedError(
-                f"expected a finite embedding, found nan or inf for {query_id!r} round {round}: "
-                "the fit diverged, lower its learning rate"
-            )
+        check_finite(kept, query_id, round)
         curve = torch.as_tensor(losses).detach().to("cpu", torch.float32, copy=True).reshape(-1)
         self._buffer[item] = (kept, curve)
         self._rounds[query_id].add(item[1])

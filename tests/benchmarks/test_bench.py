@@ -60,7 +60,8 @@ def test_every_mode_is_a_valid_config(name):
     config = compose("eval", [])
     keywords = instantiate(changed(config.method, MODES[name])).keywords
     assert isinstance(keywords["fit"], FitConfig)
-    assert keywords["fit"].timestep == config.method.fit.timestep
+    assert keywords["fit"].sigma == config.method.fit.sigma  # of the preset
+    assert keywords["transfer"].timestep == keywords["fit"].timestep
 
 
 def test_flops_are_those_of_a_matrix_product():

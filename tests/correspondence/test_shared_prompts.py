@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from diffcorr.attention import MeanAttention, capture
+from diffcorr.backbones import UNetBackbone
 from diffcorr.correspondence import (
     FitConfig,
     PromptFit,
@@ -18,13 +20,14 @@ from diffcorr.correspondence import (
     transfer_grid,
 )
 from diffcorr.correspondence.draws import SeededDraws
-from diffcorr.correspondence.pack import PackFit
+from diffcorr.correspondence.pack import PackFit, fit_batches, try_pack
 from diffcorr.correspondence.prompts import to_front
-from diffcorr.errors import DiffcorrError
+from diffcorr.correspondence.transfer import batches_of
+from diffcorr.errors import DiffcorrError, DivergedError
 from diffcorr.memory import Batches, fitting_size
 from diffcorr.types import Query
 from tests.helpers.fit_reference import crop_latent, image_of, token_maps, upscale
-from tests.helpers.tiny_models import NUM_TOKENS, WIDTH, tiny_backbone
+from tests.helpers.tiny_models import NUM_TOKENS, WIDTH, save_tiny_pipeline, tiny_backbone
 
 MEAN = MeanAttention()
 IMAGES = {"a": image_of(0, 48, 40), "b": image_of(1, 40, 48)}
@@ -222,6 +225,68 @@ def test_out_of_memory_costs_no_work() -> None:
     assert max(sizes[2:]) == 2
     torch.testing.assert_close(found.embeddings, expected.embeddings, rtol=0, atol=1e-9)
     torch.testing.assert_close(found.losses, expected.losses)
+
+
+def test_out_of_memory_while_results_are_added_costs_no_work(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Allocation fails once, in turn at every place: nothing of a pass may be there when it is repeated."""
+    backbone = UNetBackbone.from_pretrained(save_tiny_pipeline(tmp_path), dtype="float64")
+    prompts = torch.randn(4, NUM_TOKENS, WIDTH, dtype=torch.float64)
+    read = TransferConfig(crops="grid", num_crops=4, crop=0.8, layers=[3, 4, 5], batch_size=4)
+    fit = dataclasses.replace(CONFIG, init="features", init_crops=3, steps=0)
+    wanted = compose_prompts(QUERIES[:4], 1, "none", 1)
+    allocate, interpolate = torch.Tensor.new_zeros, F.interpolate
+    left = [10**9]
+
+    def full(call: object) -> object:
+        def once(*args: object, **kwargs: object) -> object:
+            left[0] -= not kwargs.get("antialias")  # of a whole picture, before any work
+            if left[0] == 0:
+                raise torch.OutOfMemoryError
+            return call(*args, **kwargs)
+
+        return once
+
+    monkeypatch.setattr(torch.Tensor, "new_zeros", full(allocate))
+    monkeypatch.setattr(F, "interpolate", full(interpolate))
+
+    def results() -> tuple[torch.Tensor, torch.Tensor]:
+        found = transfer_grid(
+            backbone, image_of(5, 32, 32), prompts, [[(n, 0)] for n in range(4)], read, MEAN, heatmaps=True
+        )
+        fitted = fit_prompts(backbone, wanted, IMAGES, fit, MEAN).embeddings
+        return torch.stack([result.heatmap for result in found]), fitted
+
+    expected = results()
+    calls = 10**9 - left[0]
+    assert calls > 20
+    for call in range(1, calls + 1, 2):
+        left[0] = call
+        torch.testing.assert_close(results(), expected, rtol=0, atol=1e-9)
+
+
+def test_a_fit_that_diverges_is_one_line() -> None:
+    method = PromptFit(tiny_backbone(), MEAN, dataclasses.replace(CONFIG, steps=2, lr=3e37))
+    with pytest.raises(DivergedError, match="found nan or inf for 'toy/a/k0' round 0: the fit diverged"):
+        method.fit(QUERIES[4:6], IMAGES)
+
+
+def test_what_memory_has_taught_is_kept() -> None:
+    backbone = tiny_backbone()
+    config = TransferConfig()
+    batches_of(config, backbone).size = 3
+    assert batches_of(dataclasses.replace(config), backbone).size == 3
+    assert batches_of(dataclasses.replace(config, num_crops=9), backbone).size > 3
+    assert batches_of(config, tiny_backbone()).size > 3
+    fit_batches(backbone, CONFIG, MEAN).size = 2  # as configured: nothing to learn
+    assert fit_batches(backbone, CONFIG, MEAN).size == CONFIG.pack_size
+
+
+def test_a_pack_can_be_tried_where_a_trainer_predicts() -> None:
+    """``pack_size: auto`` measures gradients; prediction runs without them."""
+    with torch.no_grad():
+        try_pack(tiny_backbone(), CONFIG, MEAN, 2)
 
 
 def test_one_item_too_many() -> None:

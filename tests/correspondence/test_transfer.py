@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from diffcorr.attention import MeanAttention
-from diffcorr.correspondence import RecordedDraws, TransferConfig, transfer
+from diffcorr.correspondence import RecordedDraws, TransferConfig, transfer, transfer_grid
 from diffcorr.correspondence.crops import crop_bounds
 from diffcorr.correspondence.draws import SeededDraws
 from diffcorr.correspondence.transfer import _argmax
@@ -108,6 +108,22 @@ def test_queries_and_batches_do_not_matter() -> None:
     alone = transfer(backbone, image, embeds[3:4], CONFIG, MEAN, keys=keys[3:4])
     assert alone[0].point == together[3].point
     assert len({r.point for r in together}) > 1
+
+
+def test_maps_that_are_not_held_at_once_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = tiny_backbone(torch.float64)
+    image = image_of(6, 60, 45)
+    embeds, keys = embeddings(5, 2), [f"q{i}" for i in range(5)]
+    places = [[(2 * q, 0), (2 * q + 1, 0)] for q in range(5)]
+    grid = dataclasses.replace(CONFIG, crops="grid", num_crops=4)
+    found = []
+    for room in (1 << 30, 2 * 2 * len(CONFIG.layers) * 32 * 32 * 8, 1):  # all, two queries, one
+        monkeypatch.setattr("diffcorr.memory.CPU_ROOM", room)
+        results = transfer(backbone, image, embeds, CONFIG, MEAN, keys=keys)
+        results += transfer_grid(backbone, image, embeds.flatten(0, 1), places, grid, MEAN)
+        found.append([r.point for r in results])
+    assert found[0] == found[1] == found[2]
+    assert len(set(found[0])) > 2
 
 
 def test_points_are_pixels_of_the_original() -> None:

@@ -187,3 +187,26 @@ def test_a_bank_has_at_least_the_corners(config: type[FitConfig] | type[Transfer
     with pytest.raises(DiffcorrError, match="expected bank_size 0 or at least 4"):
         config(bank_size=3)
     assert config(bank_size=4).bank_size == 4
+
+
+def test_a_step_that_shows_no_query_of_a_prompt_leaves_it_as_it_is(backbone: UNetBackbone) -> None:
+    config = dataclasses.replace(CONFIG, views="image", share="round", crop=0.5, steps=8)
+    corner = [Query("toy", "a", f"k{i}", (1.0 + i, 2.0)) for i in range(2)]
+    prompts = compose_prompts(corner, 1, "round", 2)
+    pack = PackFit(backbone, prompts, IMAGES, config, MEAN)
+    unseen = [step for step, crop in enumerate(pack._crops[0]) if max(crop.x, crop.y) > 1]
+    assert unseen
+    for step in range(config.steps):
+        (loss,) = pack.losses(step)
+        assert torch.isfinite(loss)
+        assert (loss == 0) == (step in unseen)
+    result = fit_prompts(backbone, prompts, IMAGES, config, MEAN)
+    assert torch.isfinite(result.embeddings).all()
+
+
+def test_crops_of_an_image_show_its_corners_however_small(backbone: UNetBackbone) -> None:
+    config = dataclasses.replace(CONFIG, views="image", crop=0.4, steps=6, bank_size=25)
+    pack = PackFit(backbone, compose_prompts(QUERIES[:1], 1, "none", 1), IMAGES, config, MEAN)
+    room = 32 - 12
+    corners = [(0, 0), (0, room), (room, 0), (room, room)]
+    assert [(crop.x, crop.y) for crop in pack._crops[0][:4]] == corners

@@ -111,6 +111,29 @@ def test_runs_with_other_settings_share_a_folder(toy, tmp_path, caplog):
     assert "the newest of 2 configurations, counts" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "change", ["backbone.image_size=64", "backbone.paper_layers=[4]", "backbone.dtype=bfloat16"]
+)
+def test_another_setting_of_the_model_is_another_result(toy, tmp_path, caplog, change):
+    """Neither prompts nor points that the same weights gave otherwise are taken for it."""
+    caplog.set_level("INFO", logger="diffcorr")
+    words = ["baselines=[]", "method.fit.layers=paper", "data.num_pairs=1", "num_figures=0", "num_heatmaps=0"]
+    sizes = []
+    for more in ([], [change], []):
+        caplog.clear()
+        evaluate(correspondence(toy, tmp_path / "run", *words, *more))
+        told = [r.getMessage() for r in caplog.records if "to fit" in r.getMessage()]
+        sizes.append(int(told[0].split()[-3]) if told else 0)
+    assert sizes[0] == sizes[1] > 0  # fitted anew
+    assert sizes[2] == 0
+
+
+@pytest.mark.parametrize("precision", ["16-mixed"])
+def test_a_precision_that_mixes_prompts_is_refused(toy, tmp_path, precision):
+    with pytest.raises(DiffcorrError, match="expected a precision that keeps prompts apart, found 16-mixed"):
+        evaluate(correspondence(toy, tmp_path / "run", f"trainer.precision={precision}"))
+
+
 def test_a_start_with_a_wrong_option_does_not_spoil_the_folder(toy, tmp_path, caplog):
     few = options(toy, tmp_path, "method=chance", "baselines=[]", "report=true", "num_figures=0")
     with pytest.raises(DataError, match="num_pairs of 0 or more"):

@@ -13,8 +13,11 @@ from diffcorr.backbones import (
     PixArtBackbone,
     UNetBackbone,
 )
+from diffcorr.correspondence import FitConfig, PromptFit
 from diffcorr.errors import BackboneError, UnknownNameError
+from diffcorr.types import Query
 from tests.helpers.families import CLASSES, SHAPE, latents_of
+from tests.helpers.fit_reference import image_of
 
 
 def test_the_folder_picks_the_class(family: str, folder: Path, backbone: LatentBackbone) -> None:
@@ -78,6 +81,15 @@ def test_what_stays_in_main_memory_changes_nothing(family: str, folder: Path, of
         read = torch.stack([m.tensor.square().sum() for m in maps.values()]).sum()
         found.append((prompts.detach(), read, *torch.autograd.grad(read, prompts), model.null_prompt()))
     torch.testing.assert_close(found[0], found[1])
+    if plain.prompt_is_context:  # the start from features solves with the layers' own weights
+        queries = [Query("toy", "a", "k", (5.0, 6.0))]
+        fit = FitConfig(steps=1, rounds=1, init="features", init_crops=2, layers="paper")
+        fitted = []
+        for model in (plain, small):
+            method = PromptFit(model, fit=fit)
+            method.fit(queries, {"a": image_of(0, 48, 40)})
+            fitted.append(method.embeddings.get(queries[0].id))
+        torch.testing.assert_close(fitted[0], fitted[1])
     weights = [p for name, p in small.denoiser.named_parameters() if name.endswith("weight")]
     assert {p.device.type for p in weights} == {"meta" if offload == "layers" else "cpu"}
     small.to("meta")
