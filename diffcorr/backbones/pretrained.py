@@ -172,7 +172,7 @@ class PretrainedBackbone(Backbone):
         from torch._dynamo import config  # slow to import
 
         # one class runs with many widths, with gradients and without: beyond the limit it is not compiled
-        config.recompile_limit = max(config.recompile_limit, 256)
+        config.cache_size_limit = max(config.cache_size_limit, 256)
         for module in self.denoiser.modules():
             if isinstance(module, ResnetBlock2D | FeedForward):
                 module.compile(dynamic=True)

@@ -1,10 +1,13 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from torch._dynamo.utils import counters
 
+from diffcorr.attention import capture
 from diffcorr.backbones import UNetBackbone
 from diffcorr.backbones.catalog import CATALOG, TINY_FOLDER
 from diffcorr.config import config_folder, instantiate
@@ -35,6 +38,23 @@ def test_encode_is_the_scaled_mean(loaded: UNetBackbone) -> None:
     images = torch.rand(2, 3, IMAGE_SIZE, IMAGE_SIZE) * 2 - 1
     expected = loaded.vae.encode(images).latent_dist.mode() * 0.18215
     torch.testing.assert_close(loaded.encode(images), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_blocks_change_nothing_but_speed(folder: Path, loaded: UNetBackbone) -> None:
+    compiled = UNetBackbone.from_pretrained(folder, compile_blocks=True)
+    before = sum(counters["frames"].values())
+    latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    found = []
+    for model in (loaded, compiled):
+        prompts = torch.ones(2, NUM_TOKENS, WIDTH, requires_grad=True)
+        with capture(model, "all", token=1) as maps:
+            model.denoise(latents, 140, prompts)
+        read = torch.stack([m.tensor.square().sum() for m in maps.values()]).sum()
+        found.append((read, *torch.autograd.grad(read, prompts)))
+    assert sum(counters["frames"].values()) > before  # something was compiled
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-6)
 
 
 def test_encode_with_shift() -> None:
