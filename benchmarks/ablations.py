@@ -16,6 +16,12 @@ from benchmarks.tables import fill, markdown
 from diffcorr.runs.ablation import report_ablation
 
 NAMES = ("layers", "timestep", "sigma", "rounds", "crops", "steps", "lr")
+REFERENCES = {
+    "timestep": {"method.fit.timestep": "140", "method.transfer.timestep": "140"},
+    "rounds": {"method.fit.rounds": "4"},
+    "crops": {"method.transfer.num_crops": "4", "method.transfer.num_noises": "4"},
+}
+"""What the others are compared to where `experiment=ablate` has other values than the preset."""
 PAGE, RESULTS, FIGURES = (
     Path("docs/ablations.md"),
     Path("docs/results/ablations"),
@@ -57,7 +63,7 @@ def main(arguments: list[str]) -> None:
     for name in NAMES:
         if not (root / name).is_dir():
             continue
-        report_ablation([root / name])
+        report_ablation([root / name], reference=REFERENCES.get(name))
         made = root / name / "report"
         RESULTS.mkdir(parents=True, exist_ok=True)
         FIGURES.mkdir(parents=True, exist_ok=True)

@@ -67,9 +67,8 @@ def bench_fit(config: DictConfig, modes: list[str], num_queries: int = NUM_QUERI
         _record(name, methods[name], dtypes[name], ceilings[dtypes[name]], parts, len(queries))
         for name in modes
     ]
-    if (
-        torch.device(config.backbone.device).type == "cuda"
-    ):  # where the weights of both precisions are counted
+    if torch.device(config.backbone.device).type == "cuda":
+        # all that is allocated is counted there, weights of the other precision too
         weights = {d: sum(p.numel() * p.element_size() for p in b.parameters()) for d, b in backbones.items()}
         for record in records:
             record["peak_memory_bytes"] -= sum(weights.values()) - weights[record["dtype"]]

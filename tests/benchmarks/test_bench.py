@@ -4,8 +4,9 @@ import json
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
-from benchmarks import overhead, run
+from benchmarks import ablations, overhead, run
 from benchmarks.count_flops import per_query, per_query_packed
 from benchmarks.count_memory import LiveBytes, step_bytes
 from benchmarks.measure import take_turns
@@ -62,6 +63,13 @@ def test_every_mode_is_a_valid_config(name):
     assert isinstance(keywords["fit"], FitConfig)
     assert keywords["fit"].sigma == config.method.fit.sigma  # of the preset
     assert keywords["transfer"].timestep == keywords["fit"].timestep
+
+
+@pytest.mark.parametrize("name", ablations.NAMES)
+def test_sweeps_are_compared_to_what_their_experiment_has(name):
+    config = compose("eval", [f"experiment=ablate_{name}"])
+    for key, value in ablations.REFERENCES.get(name, {}).items():
+        assert str(OmegaConf.select(config, key)) == value
 
 
 def test_flops_are_those_of_a_matrix_product():
